@@ -1,0 +1,89 @@
+# The two commands of the README are `make run` and `make test`; each sets everything up first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.set-up
+
+.PHONY: run test check setup lint types contracts unit lock bench bench-tls system-packages clean \
+        evidence vectors interop fuzz coverage mutants
+
+run: setup system-packages
+	@$(BIN)/qbitel demo $(ARGS)
+
+test: check unit
+
+setup: $(STAMP)
+
+# The lock pins every version and hash; the project itself is installed editable on top of it.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "qbitel-mesh needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "could not make a virtual environment: on Debian and Ubuntu, apt-get install python3-venv"; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# iptables is no Python package. As root on Debian or Ubuntu it is installed here when it is missing;
+# elsewhere the demo and the tests say what they go without.
+system-packages:
+	@sh tools/system-packages
+
+check: setup lint types contracts
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+contracts: setup
+	@$(BIN)/lint-imports --no-cache
+
+unit: setup system-packages
+	@$(BIN)/python -m pytest -n 2 $(TESTS)
+
+bench: setup
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-tls: setup
+	@$(BIN)/python -m bench tls
+
+# The evidence behind the TLS engine. Slower than `make test`, and with packages of its own.
+evidence: $(VENV)/.evidence
+
+$(VENV)/.evidence: $(STAMP) requirements-evidence.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-evidence.lock
+	@touch $@
+
+# Known answers for every provider present; QBITEL_CORPUS names a folder with Wycheproof's and RFC 8448's files.
+vectors: evidence
+	@$(BIN)/python -m pytest tests/pqtls/test_known_answers.py tests/pqtls/test_key_schedule.py tests/pqtls/test_groups.py
+
+# Real handshakes with foreign TLS stacks, each installed where that is possible and skipped with a reason elsewhere.
+interop: setup system-packages
+	@$(BIN)/python -m pytest tests/pqtls/interop tests/foreign
+
+# make fuzz ARGS='--seconds 300 server client'
+fuzz: evidence
+	@$(BIN)/python -m fuzz $(ARGS)
+
+coverage: evidence
+	@$(BIN)/python -m coverage run --branch --source=pqtls -m pytest -q -p no:xdist tests/pqtls
+	@$(BIN)/python -m coverage report --show-missing --skip-covered
+
+# Mutants of the files that decide whether a peer is who it says it is (docs/mutants.md).
+mutants: evidence
+	@$(BIN)/mutmut run $(ARGS) >/dev/null
+	@$(BIN)/mutmut results
+
+# Maintainers: resolves the newest versions again and pins them with their hashes.
+lock: setup
+	@$(BIN)/python -m pip install --quiet pip-tools
+	@$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --extra dev --strip-extras \
+	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml tools/build-requirements.in
+	@$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --extra evidence --strip-extras --constraint requirements.lock \
+	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements-evidence.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
