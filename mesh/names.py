@@ -1,0 +1,47 @@
+"""Every name and number that more than one program must agree on, once.
+
+Ports, the sidecar's user id, labels, paths and the ALPN protocol name: a sidecar, the interception
+rules, the injector and the documentation all read them here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Ports inside a pod. 15001, 15006, 15008, 15021 and 15090 are the numbers that Istio's users already know and
+# that dashboards, network policies and port-forwards are written for.
+OUTBOUND_PORT: Final = 15001  # interception sends what the application dials here
+SELF_TEST_PORT: Final = 15002  # `qbitel init --validate` proves the redirect here
+INBOUND_PORT: Final = 15006  # interception sends what others dial here
+TUNNEL_PORT: Final = 15008  # reserved for sidecar-to-sidecar tunnels; never redirected
+ADMIN_PORT: Final = 15000  # loopback only
+MERGED_METRICS_PORT: Final = 15020  # where Istio's agent merges application metrics; never redirected
+HEALTH_PORT: Final = 15021  # readiness and rewritten probes
+METRICS_PORT: Final = 15090  # Prometheus
+
+# Never 1337: that is Istio's, and its owner-match rules would let our traffic slip past (or ours theirs).
+SIDECAR_UID: Final = 2102
+SIDECAR_GID: Final = 2102
+
+# The source address that the inbound side dials the application from: inside 127.0.0.0/8, so that it is always
+# local, and no address of an application, so that interception can tell the sidecar's own connections.
+INBOUND_SOURCE_V4: Final = "127.0.0.6"
+INBOUND_SOURCE_V6: Final = "::6"
+
+# ALPN (RFC 7301) of one application connection carried as one TLS stream between two sidecars. It is what tells a
+# sidecar's ClientHello from the application's own TLS. The number is the version of the framing (here: none).
+ALPN_STREAM: Final = b"qbitel-tcp/1"
+
+ANNOTATION_PREFIX: Final = "qbitel.io/"
+INJECT_KEY: Final = "qbitel.io/inject"  # label and annotation of a pod
+NAMESPACE_LABEL: Final = "qbitel-injection"  # values: enabled, disabled
+CONTROL_NAMESPACE: Final = "qbitel-system"
+WEBHOOK_NAME: Final = "qbitel-sidecar-injector"
+
+CERTIFICATE_FOLDER: Final = "/etc/qbitel/certs"
+CERTIFICATE_FILE: Final = "tls.crt"
+PRIVATE_KEY_FILE: Final = "tls.key"
+ROOTS_FILE: Final = "ca.crt"
+REVOCATION_FILE: Final = "crl.pem"  # the only one of them that may be absent
+
+DEFAULT_TRUST_DOMAIN: Final = "cluster.local"
