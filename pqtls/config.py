@@ -1,0 +1,132 @@
+"""What the owner of a connection gives it: credentials, trust, profile, clock.
+
+All of it is immutable and shared by any number of connections, so what can be computed once is computed here.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pqtls.certificates import Credential
+from pqtls.chain_cache import ChainCache
+from pqtls.errors import ConfigurationError
+from pqtls.profiles import QBITEL, Profile
+from pqtls.provider import CryptoProvider, default_provider
+from pqtls.record import MAX_FRAGMENT
+from pqtls.sessions import Session
+from pqtls.tickets import TicketKeeper
+from pqtls.trust import TrustAnchors
+
+
+def accept_any_identity(_uri: str) -> None:
+    """The default of `accept_identity`: whoever the trust anchors vouch for is welcome."""
+
+
+def ignore_secret(_line: str) -> None:
+    """The default of `key_log`: secrets are told to nobody."""
+
+
+# RFC 8449 §4: for TLS 1.3, 2^14 and the content-type byte; the least that may be asked for is 64.
+_MAX_RECORD_SIZE_LIMIT: Final = MAX_FRAGMENT + 1
+_MIN_RECORD_SIZE_LIMIT: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointConfig:
+    """What client and server share.
+
+    `profiles` are the acceptable ones in order of preference; no group may be in two of them, so that the group alone
+    says which profile a connection has. `now` returns the present as an aware datetime: the engine reads no clock of
+    its own. `accept_identity` is called with the peer's verified SPIFFE URI, in resumed handshakes too, and refuses it
+    by raising `IdentityRefused`. `record_size_limit` (RFC 8449) is the largest inner plaintext that we take, in bytes.
+    `key_log` gets lines of the NSS key-log format, which lay the connection open: for development only.
+    """
+
+    credential: Credential
+    trust: TrustAnchors
+    now: Callable[[], datetime.datetime]
+    profiles: tuple[Profile, ...] = (QBITEL,)
+    accept_identity: Callable[[str], None] = accept_any_identity
+    provider: CryptoProvider = field(default_factory=default_provider)
+    chain_cache: ChainCache = field(default_factory=lambda: ChainCache(0))
+    record_size_limit: int = _MAX_RECORD_SIZE_LIMIT
+    key_log: Callable[[str], None] = ignore_secret
+
+    def __post_init__(self) -> None:
+        if not self.profiles:
+            raise ConfigurationError("at least one profile is needed")
+        groups = [group for profile in self.profiles for group in profile.groups]
+        if len(set(groups)) != len(groups):
+            raise ConfigurationError("a key-exchange group is in two of the profiles: name each profile once")
+        for profile in self.profiles:
+            self._check_credential(profile)
+        if not _MIN_RECORD_SIZE_LIMIT <= self.record_size_limit <= _MAX_RECORD_SIZE_LIMIT:
+            raise ConfigurationError(
+                f"a record size limit of {self.record_size_limit} is not in "
+                f"{_MIN_RECORD_SIZE_LIMIT}..{_MAX_RECORD_SIZE_LIMIT} (RFC 8449 section 4)"
+            )
+
+    def _check_credential(self, profile: Profile) -> None:
+        if self.credential.signature_scheme not in profile.signature_schemes:
+            allowed = ", ".join(scheme.name for scheme in profile.signature_schemes)
+            raise ConfigurationError(
+                f"the certificate's key makes {self.credential.signature_scheme.name} signatures, "
+                f"but profile {profile.name} allows only {allowed}"
+            )
+
+    def profile_of(self, group_code_point: int) -> Profile | None:
+        """The acceptable profile that has this group."""
+        for profile in self.profiles:
+            if any(group.code_point == group_code_point for group in profile.groups):
+                return profile
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig(EndpointConfig):
+    """A client: `server_name` goes out as SNI when given; `alpn` in order of preference.
+
+    A server that picks no ALPN protocol is accepted (and seen in HandshakeCompleted.alpn) unless `require_alpn`.
+    `sessions` holds at most one session to resume; one that does not fit is left out, which costs a full handshake.
+    """
+
+    server_name: str | None = None
+    alpn: tuple[bytes, ...] = ()
+    require_alpn: bool = False
+    sessions: tuple[Session, ...] = ()
+
+    def __post_init__(self) -> None:
+        # slots=True makes a new class, which the zero-argument super() does not know.
+        EndpointConfig.__post_init__(self)
+        check_alpn(self.alpn)
+        if self.server_name is not None and not (self.server_name.isascii() and 0 < len(self.server_name) <= 255):
+            # RFC 6066 §3: ASCII (A-labels); DNS names have at most 255 bytes.
+            raise ConfigurationError(f"the server name {self.server_name[:64]!r} is not 1 to 255 ASCII characters")
+        if len(self.sessions) > 1:
+            raise ConfigurationError("a client offers at most one session")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig(EndpointConfig):
+    """A server, which always demands a client certificate, or a ticket that stands for one.
+
+    A client that offers ALPN of which nothing is in `alpn` is refused with no_application_protocol (RFC 7301 §3.2);
+    one that offers none is refused only where `require_alpn` says so. Without `tickets` nothing is resumed.
+    """
+
+    alpn: tuple[bytes, ...] = ()
+    require_alpn: bool = False
+    tickets: TicketKeeper | None = None
+
+    def __post_init__(self) -> None:
+        EndpointConfig.__post_init__(self)
+        check_alpn(self.alpn)
+
+
+def check_alpn(protocols: tuple[bytes, ...]) -> None:
+    """RFC 7301 §3.1: each name has 1 to 255 bytes; and all of them must fit the extension."""
+    if not all(1 <= len(name) <= 255 for name in protocols) or sum(len(name) + 1 for name in protocols) > 2**16 - 3:
+        raise ConfigurationError("an ALPN protocol name has 1 to 255 bytes, and all together at most 65,533")
