@@ -1,0 +1,325 @@
+"""The certificate authority as pure functions: a request, an issuer and the time go in, a certificate comes
+out.
+
+Keys and serial numbers are drawn from the operating system's generator; nothing else here depends on more
+than the arguments. Files are certmgr/files.py's business.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey, MLDSA87PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import NameOID
+
+from certmgr.profiles import (
+    BACKDATE,
+    MAX_ALTERNATIVE_NAMES,
+    MAX_COMMON_NAME,
+    MAX_ROOT_VALIDITY,
+    MAX_WORKLOAD_VALIDITY,
+    ROOT_VALIDITY,
+    WORKLOAD_VALIDITY,
+    ProfiledExtension,
+    key_identifier,
+    root_extensions,
+    workload_extensions,
+)
+from mesh.errors import UserError
+from mesh.spiffe import SpiffeId
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# RFC 1034 §3.1 and §3.5 with RFC 1123 §2.1: at most 253 characters in all; each label 1 to 63 letters, digits
+# and inner dashes.
+_MAX_DNS_NAME: Final = 253
+_DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
+# What `cryptography` raises where an extension is missing, or where those of a foreign one are broken.
+_NO_SUCH_EXTENSION: Final = (
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateAndKey:
+    """A certificate with the private key that belongs to it, or UserError. Its repr never shows the key.
+
+    Two are equal when their certificates are: then their keys are too.
+    """
+
+    certificate: x509.Certificate
+    private_key: MLDSA87PrivateKey = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        public_key = _public_key(self.certificate)
+        if not isinstance(public_key, MLDSA87PublicKey):
+            raise UserError(
+                "the certificate's key is not ML-DSA-87; make one with `qbitel ca init` or `qbitel ca issue`"
+            )
+        if public_key.public_bytes_raw() != self.private_key.public_key().public_bytes_raw():
+            raise UserError("the private key does not belong to the certificate; use the pair that was made together")
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate alone, without its issuer: about 10 kB for a leaf."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def private_key_pem(self) -> bytes:
+        """The key as unencrypted PKCS#8 in seed form (RFC 9881 §6): 128 bytes. A secret."""
+        return self.private_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate's DER, as 64 hexadecimal digits."""
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadRequest:
+    """Who a leaf is for. UserError where a name cannot stand in a certificate.
+
+    `common_name` is for tools that show nothing else; nothing of ours reads it, and it costs bytes in each
+    handshake.
+    """
+
+    spiffe_id: SpiffeId
+    dns_names: tuple[str, ...] = ()
+    ip_addresses: tuple[IPAddress, ...] = ()
+    common_name: str = ""
+    validity: datetime.timedelta = WORKLOAD_VALIDITY
+
+    def __post_init__(self) -> None:
+        for name in self.dns_names:
+            check_dns_name(name)
+        names = len(self.dns_names) + len(self.ip_addresses)
+        if names > MAX_ALTERNATIVE_NAMES:
+            raise UserError(
+                f"{names} DNS names and IP addresses are too many for one certificate; "
+                f"give at most {MAX_ALTERNATIVE_NAMES}"
+            )
+        if not _encodes_within(self.common_name, MAX_COMMON_NAME):
+            raise UserError(
+                f"{self.common_name[:80]!r} is no common name; give at most {MAX_COMMON_NAME} bytes of UTF-8"
+            )
+        _check_validity(self.validity, MAX_WORKLOAD_VALIDITY, "workload certificate")
+
+
+def create_root(
+    subject: str, now: datetime.datetime, validity: datetime.timedelta = ROOT_VALIDITY
+) -> CertificateAndKey:
+    """Return a new self-signed ML-DSA-87 root whose name is `subject` in RFC 4514's form, `CN=…,O=…`.
+
+    It is valid from BACKDATE before `now` (aware, cut to the second) to `validity` after it, that last second
+    included. Raises UserError for a subject that cannot be parsed or is empty, and for a validity out of
+    range.
+    """
+    name = _parse_subject(subject)
+    _check_validity(validity, MAX_ROOT_VALIDITY, "root")
+    moment = whole_second(now)
+    private_key = MLDSA87PrivateKey.generate()
+    try:
+        certificate = sign_certificate(
+            subject=name,
+            issuer=name,
+            public_key=private_key.public_key(),
+            not_before=moment - BACKDATE,
+            not_after=moment + validity,
+            extensions=root_extensions(private_key.public_key()),
+            signing_key=private_key,
+        )
+    except ValueError as error:
+        # Some values of a name fail only when they are encoded: C=0& is no PrintableString.
+        raise _no_subject(subject, error) from None
+    return CertificateAndKey(certificate, private_key)
+
+
+def issue_workload(request: WorkloadRequest, issuer: CertificateAndKey, now: datetime.datetime) -> CertificateAndKey:
+    """Return a new ML-DSA-87 key and the leaf that `issuer` signs for it.
+
+    The leaf's days lie inside its issuer's: a path that is checked with the issuer's dates (RFC 5280 §6.1.3)
+    would end there anyway, and nobody should learn that from a failed handshake. Raises UserError where
+    `issuer` is no authority or is not valid at `now` (aware, cut to the second).
+    """
+    moment = whole_second(now)
+    check_issuer(issuer.certificate, moment)
+    private_key = MLDSA87PrivateKey.generate()
+    subject = _common_name(request.common_name)
+    certificate = sign_certificate(
+        subject=subject,
+        issuer=issuer.certificate.subject,
+        public_key=private_key.public_key(),
+        not_before=max(moment - BACKDATE, issuer.certificate.not_valid_before_utc),
+        not_after=min(moment + request.validity, issuer.certificate.not_valid_after_utc),
+        extensions=workload_extensions(
+            private_key.public_key(),
+            issuer_key_identifier(issuer),
+            alternative_names(request),
+            subject_is_empty=not request.common_name,
+        ),
+        signing_key=issuer.private_key,
+    )
+    return CertificateAndKey(certificate, private_key)
+
+
+def check_dns_name(name: str) -> str:
+    """Return `name`, or raise UserError where it is no DNS name for a certificate.
+
+    Wildcards are refused: a workload is one party, and a pattern would let it answer for its neighbours. A
+    name with other letters than ASCII is given in its A-label form (RFC 5280 §7.2).
+    """
+    labels = name.split(".")
+    if len(name) > _MAX_DNS_NAME or not all(map(_DNS_LABEL.match, labels)):
+        raise UserError(
+            f"{name[:80]!r} is no DNS name: labels of letters, digits and inner dashes, joined by dots, "
+            f"at most {_MAX_DNS_NAME} characters, no wildcard"
+        )
+    if labels[-1].isdigit():
+        raise UserError(f"{name[:80]!r} is no DNS name but looks like an IP address; give it as one")
+    return name
+
+
+def spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
+    """The identity in a leaf: its only URI. UserError where there is none, or more than one."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+        return SpiffeId.parse(uri)
+    except _NO_SUCH_EXTENSION:  # InvalidSpiffeId is a ValueError too
+        raise UserError("the certificate does not have exactly one URI that is a SPIFFE id; issue a new one") from None
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether the certificate says that its key may sign certificates (RFC 5280 §4.2.1.3 and §4.2.1.9)."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except _NO_SUCH_EXTENSION:
+        return False
+    return constraints.ca and usage.key_cert_sign
+
+
+def sign_certificate(
+    *,
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: CertificatePublicKeyTypes,
+    not_before: datetime.datetime,
+    not_after: datetime.datetime,
+    extensions: Sequence[ProfiledExtension],
+    signing_key: MLDSA87PrivateKey,
+) -> x509.Certificate:
+    """Return a certificate of exactly these fields with a random serial number, signed with ML-DSA-87."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        # 159 random bits: RFC 5280 §4.1.2.2 allows 20 octets, and the sign bit is kept clear.
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension.value, critical=extension.critical)
+    # ML-DSA signs the message itself: there is no hash to name (RFC 9881 §3).
+    return builder.sign(signing_key, None)
+
+
+def check_issuer(certificate: x509.Certificate, moment: datetime.datetime) -> None:
+    """Raise UserError where `certificate` is no authority or is not valid at `moment` (aware)."""
+    if not is_authority(certificate):
+        raise UserError(
+            "the issuer's certificate is no authority (CA:TRUE with keyCertSign); use one of `qbitel ca init`"
+        )
+    if moment > certificate.not_valid_after_utc:
+        raise UserError(
+            f"the authority's certificate ended at {_shown_time(certificate.not_valid_after_utc)}; "
+            "make a new root with `qbitel ca init`"
+        )
+    if moment < certificate.not_valid_before_utc:
+        raise UserError(
+            f"the authority's certificate begins only at {_shown_time(certificate.not_valid_before_utc)}; "
+            "set this machine's clock"
+        )
+
+
+def _public_key(certificate: x509.Certificate) -> CertificatePublicKeyTypes | None:
+    """The certificate's key, or None for an algorithm that nobody here knows."""
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def issuer_key_identifier(issuer: CertificateAndKey) -> x509.SubjectKeyIdentifier:
+    """What the issuer calls its own key; a root of another maker may not say it at all."""
+    try:
+        return issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return key_identifier(issuer.private_key.public_key())
+
+
+def alternative_names(request: WorkloadRequest) -> list[x509.GeneralName]:
+    """The SPIFFE id, then each other name once, in the order given."""
+    return [
+        x509.UniformResourceIdentifier(str(request.spiffe_id)),
+        *map(x509.DNSName, dict.fromkeys(name.lower() for name in request.dns_names)),
+        *map(x509.IPAddress, dict.fromkeys(request.ip_addresses)),
+    ]
+
+
+def _common_name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)] if text else [])
+
+
+def _parse_subject(text: str) -> x509.Name:
+    try:
+        name = x509.Name.from_rfc4514_string(text)
+    except ValueError as error:
+        raise _no_subject(text, error) from None
+    if not name.rdns:
+        raise UserError("a root needs a name (RFC 5280 §4.1.2.4): give a subject like 'CN=Example root,O=Example'")
+    return name
+
+
+def _no_subject(text: str, error: ValueError) -> UserError:
+    detail = f" ({error})" if str(error) and str(error).isprintable() else ""
+    return UserError(f"{text[:80]!r} is no subject like 'CN=Example root,O=Example'{detail}")
+
+
+def _check_validity(validity: datetime.timedelta, longest: datetime.timedelta, what: str) -> None:
+    if not datetime.timedelta(seconds=1) <= validity <= longest:
+        raise UserError(f"a {what} can be valid for at most {longest.days} days and at least one second")
+
+
+def _shown_time(moment: datetime.datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def whole_second(now: datetime.datetime) -> datetime.datetime:
+    """`now` in UTC without its fraction: a certificate's times have whole seconds (RFC 5280 §4.1.2.5)."""
+    if now.tzinfo is None:
+        raise ValueError("`now` must be an aware datetime: a naive one would be read in the machine's zone")
+    return now.astimezone(datetime.UTC).replace(microsecond=0)
+
+
+def _encodes_within(text: str, limit: int) -> bool:
+    try:
+        return len(text.encode()) <= limit
+    except UnicodeEncodeError:  # a lone surrogate: an argument that was no UTF-8
+        return False

@@ -1,0 +1,156 @@
+"""Authorities and issued certificates as folders.
+
+    an authority's folder   ca.crt  ca.key
+    a workload's folder     tls.crt  tls.key  ca.crt
+
+`tls.crt` holds the leaf only: its peers have the root already, and a second ML-DSA-87 certificate would push the
+handshake out of TCP's first flight. How the bytes get to disk and back is certmgr/storage.py's business.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
+
+from certmgr.authority import CertificateAndKey, is_authority, spiffe_id_of
+from certmgr.storage import PUBLIC_MODE, SECRET_MODE, File, read_file, shown, write_files
+from mesh.errors import UserError
+from mesh.names import CERTIFICATE_FILE, PRIVATE_KEY_FILE, ROOTS_FILE
+from mesh.spiffe import SpiffeId
+
+AUTHORITY_KEY_FILE: Final = "ca.key"
+# The object identifier 2.16.840.1.101.3.4.3.19 (RFC 9881 §2) as DER.
+_ML_DSA_87_OID: Final = bytes.fromhex("0609608648016503040313")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a workload's folder holds: its leaf with the key, and the roots that it trusts."""
+
+    credential: CertificateAndKey
+    roots: tuple[x509.Certificate, ...]
+
+
+def write_authority(folder: Path, root: CertificateAndKey, *, replace: bool = False) -> None:
+    """Write `ca.key` and `ca.crt`. UserError where a root is there already, unless `replace`."""
+    files = (
+        File(AUTHORITY_KEY_FILE, root.private_key_pem, SECRET_MODE),
+        File(ROOTS_FILE, root.certificate_pem, PUBLIC_MODE),
+    )
+    write_files(folder, files, replace=replace)
+
+
+def write_workload(folder: Path, workload: CertificateAndKey, roots: Sequence[x509.Certificate]) -> None:
+    """Write `ca.crt`, `tls.key` and `tls.crt`, or renew them.
+
+    UserError where the folder holds another identity's certificate: renewing is usual, changing who somebody
+    is by accident must not happen.
+    """
+    if not roots:
+        raise ValueError("a workload that trusts nobody cannot talk to anybody: give at least one root")
+    _check_same_identity(folder / CERTIFICATE_FILE, spiffe_id_of(workload.certificate))
+    bundle = b"".join(root.public_bytes(serialization.Encoding.PEM) for root in roots)
+    # In this order, so that whoever waits for a change of tls.crt finds the other two changed already.
+    files = (
+        File(ROOTS_FILE, bundle, PUBLIC_MODE),
+        File(PRIVATE_KEY_FILE, workload.private_key_pem, SECRET_MODE),
+        File(CERTIFICATE_FILE, workload.certificate_pem, PUBLIC_MODE),
+    )
+    write_files(folder, files, replace=True)
+
+
+def read_authority(folder: Path) -> CertificateAndKey:
+    """Return the authority that `folder` holds. UserError, with the fix, for whatever is wrong with it."""
+    path = folder / ROOTS_FILE
+    root = _pair(path, folder / AUTHORITY_KEY_FILE)
+    if not is_authority(root.certificate):
+        raise UserError(
+            f"{shown(path)} is no authority's certificate; make one with `qbitel ca init` in another folder"
+        )
+    return root
+
+
+def read_workload(folder: Path) -> Workload:
+    """Return what a workload's folder holds. UserError, with the fix, for whatever is wrong with it."""
+    credential = _pair(folder / CERTIFICATE_FILE, folder / PRIVATE_KEY_FILE)
+    return Workload(credential, _certificates(folder / ROOTS_FILE))
+
+
+def _check_same_identity(path: Path, wanted: SpiffeId) -> None:
+    if not os.path.lexists(path):
+        return
+    try:
+        there = spiffe_id_of(_one_certificate(path))
+    except UserError as error:
+        raise UserError(f"{shown(path)} is in the way: {error}") from None
+    if there != wanted:
+        raise UserError(f"{shown(path)} belongs to {there}; use another folder for {wanted} (--out)")
+
+
+def _pair(certificate_path: Path, key_path: Path) -> CertificateAndKey:
+    certificate = _one_certificate(certificate_path)
+    private_key = _private_key(key_path)
+    try:
+        return CertificateAndKey(certificate, private_key)
+    except UserError as error:
+        raise UserError(f"{shown(certificate_path)} and {shown(key_path)}: {error}") from None
+
+
+def _one_certificate(path: Path) -> x509.Certificate:
+    certificates = _certificates(path)
+    if len(certificates) != 1:
+        raise UserError(
+            f"{shown(path)} holds {len(certificates)} certificates; leave only the first, the one of its key"
+        )
+    return certificates[0]
+
+
+def _certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    content = read_file(path)
+    try:
+        return tuple(x509.load_pem_x509_certificates(content))
+    except (ValueError, x509.InvalidVersion):
+        raise UserError(
+            f"{shown(path)} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----); "
+            "DER is converted with: openssl x509 -inform der"
+        ) from None
+
+
+def _private_key(path: Path) -> MLDSA87PrivateKey:
+    content = read_file(path, secret=True)
+    try:
+        key = serialization.load_pem_private_key(content, password=None)
+    except TypeError:
+        raise UserError(
+            f"{shown(path)} is encrypted; decrypt it with openssl pkey and protect it by its mode, 0600"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise UserError(f"{shown(path)} {_why_unreadable(content)}") from None
+    if not isinstance(key, MLDSA87PrivateKey):
+        raise UserError(f"{shown(path)} is no ML-DSA-87 key; make one with `qbitel ca init` or `qbitel ca issue`")
+    return key
+
+
+def _why_unreadable(content: bytes) -> str:
+    """OpenSSL writes the expanded form by default, which `cryptography` does not take (RFC 9881 §6)."""
+    body = b"".join(line for line in content.splitlines() if not line.startswith(b"-----"))
+    try:
+        is_ml_dsa = b"PRIVATE KEY-----" in content and _ML_DSA_87_OID in base64.b64decode(body)
+    except binascii.Error:
+        is_ml_dsa = False
+    if is_ml_dsa:
+        return (
+            "is an ML-DSA-87 key that is not in seed form; convert it with: "
+            "openssl pkey -provparam ml-dsa.output_formats=seed-only -in OLD -out NEW"
+        )
+    return "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
