@@ -1,0 +1,1 @@
+"""Interception: the packet-filter rules that send a pod's traffic through its sidecar."""

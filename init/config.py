@@ -1,0 +1,193 @@
+"""What a user asks of interception, read from text and checked before anything is planned.
+
+Every function that reads text raises UserError, and nothing else, whatever the text is; the message names the
+flag.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias
+
+from mesh import names
+from mesh.errors import UserError
+
+# Probes and scrapes come from kubelet and Prometheus, which are no members of the mesh: they must reach the
+# sidecar's own servers directly, whatever else is excluded. Scrape configurations
+# of migrated workloads still name the port of Istio's merged metrics, and interception that caught it would break them.
+ALWAYS_EXCLUDED_INBOUND: Final = (names.METRICS_PORT, names.HEALTH_PORT, names.MERGED_METRICS_PORT)
+
+EVERYTHING: Final = "*"
+LAST_PORT: Final = 65535
+# uid_t and gid_t are 32 bits, and 2^32 - 1 means "no change" to setuid(2): no process can have it.
+LAST_ID: Final = 2**32 - 2
+# IFNAMSIZ (linux/if.h) is 16 with the terminating zero. A trailing "+" is the packet filter's wildcard.
+_INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}\Z|[A-Za-z0-9_.-]{1,14}\+\Z")
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class IPv6Mode(Enum):
+    """Whether IPv6 is intercepted."""
+
+    AUTO = "auto"  # when the network namespace has an IPv6 address
+    ON = "on"
+    OFF = "off"
+
+
+class BackendChoice(Enum):
+    """Which of the kernel's two packet filters holds the rules."""
+
+    AUTO = "auto"  # the one that holds rules already, else the one that the kernel supports
+    NFT = "nft"
+    LEGACY = "legacy"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """The ports from `first` to `last`, both included; a single port is a range of one."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}:{self.last}"
+
+
+Ports: TypeAlias = tuple[PortRange, ...]
+Networks: TypeAlias = tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InterceptionConfig:
+    """What is captured, what is not, and where it goes. Where a field may be None, None means "all of them".
+
+    Exclusions win over inclusions. Raises UserError where two values contradict each other.
+    """
+
+    include_inbound_ports: Ports | None = None
+    exclude_inbound_ports: Ports = ()
+    include_outbound_ports: Ports | None = ()
+    exclude_outbound_ports: Ports = ()
+    include_outbound_cidrs: Networks | None = None
+    exclude_outbound_cidrs: Networks = ()
+    exclude_interfaces: tuple[str, ...] = ()
+    proxy_uid: int = names.SIDECAR_UID
+    proxy_gid: int = names.SIDECAR_GID
+    outbound_port: int = names.OUTBOUND_PORT
+    inbound_port: int = names.INBOUND_PORT
+    drop_invalid: bool = False
+    ipv6: IPv6Mode = IPv6Mode.AUTO
+    backend: BackendChoice = BackendChoice.AUTO
+
+    def __post_init__(self) -> None:
+        if self.outbound_port == self.inbound_port:
+            raise UserError(f"--outbound-port and --inbound-port are both {self.inbound_port}; give each its own port")
+        for flag, port in (("--outbound-port", self.outbound_port), ("--inbound-port", self.inbound_port)):
+            if port == names.TUNNEL_PORT:
+                raise UserError(f"{flag}: {port} is the tunnel port, which is never captured; choose another one")
+
+
+def parse_ports(flag: str, text: str) -> Ports:
+    """Read a comma-separated list of ports and ranges (`80,8000-8100,9000:9010`); the empty text is no port.
+
+    Returns them sorted and without repetitions, so that two spellings of one wish make one plan.
+    """
+    return tuple(sorted({_port_range(flag, entry) for entry in _entries(flag, text)}))
+
+
+def parse_ports_or_all(flag: str, text: str) -> Ports | None:
+    """As parse_ports, and `*` alone is every port (None)."""
+    return None if text.strip() == EVERYTHING else parse_ports(flag, text)
+
+
+def parse_port(flag: str, text: str) -> int:
+    """Read one port, 1 to 65535."""
+    return _number(flag, text, first=1, last=LAST_PORT, kind="a port")
+
+
+def parse_networks(flag: str, text: str) -> Networks:
+    """Read a comma-separated list of IPv4 and IPv6 networks in CIDR notation; the empty text is none.
+
+    Host bits are cleared, as the packet filter itself does (10.1.2.3/8 is 10.0.0.0/8); a bare address is a
+    network of one. Returns them IPv4 first, sorted, without repetitions.
+    """
+    networks = {_network(flag, entry) for entry in _entries(flag, text)}
+    return tuple(
+        sorted(networks, key=lambda network: (network.version, network.network_address.packed, network.prefixlen))
+    )
+
+
+def parse_networks_or_all(flag: str, text: str) -> Networks | None:
+    """As parse_networks, and `*` alone is every address (None)."""
+    return None if text.strip() == EVERYTHING else parse_networks(flag, text)
+
+
+def parse_interfaces(flag: str, text: str) -> tuple[str, ...]:
+    """Read a comma-separated list of network interfaces; a trailing `+` matches every name that starts so."""
+    return tuple(sorted({_interface(flag, entry) for entry in _entries(flag, text)}))
+
+
+def parse_id(flag: str, text: str) -> int:
+    """Read the numeric user or group id of the sidecar, which cannot be root's."""
+    number = _number(flag, text, first=0, last=LAST_ID, kind="a numeric id")
+    if number == 0:
+        raise UserError(f"{flag}: 0 would exempt root; give the sidecar an id such as {names.SIDECAR_UID}")
+    return number
+
+
+def _entries(flag: str, text: str) -> list[str]:
+    if not text.strip():
+        return []
+    entries = [entry.strip() for entry in text.split(",")]
+    if "" in entries:
+        raise UserError(f"{flag}: {_shown(text)} has an empty entry; separate entries by single commas")
+    if EVERYTHING in entries:
+        raise UserError(f"{flag}: '*' means all of them and cannot be one entry of a list here")
+    return entries
+
+
+def _port_range(flag: str, entry: str) -> PortRange:
+    first, separator, last = entry.replace(":", "-").partition("-")
+    kind = "a port, nor a range such as 8000-8100"
+    start = _number(flag, first, first=1, last=LAST_PORT, kind=kind, shown=entry)
+    end = _number(flag, last, first=1, last=LAST_PORT, kind=kind, shown=entry) if separator else start
+    if start > end:
+        raise UserError(f"{flag}: {_shown(entry)} starts above its end; write {end}-{start}")
+    return PortRange(start, end)
+
+
+def _number(flag: str, text: str, *, first: int, last: int, kind: str, shown: str | None = None) -> int:
+    digits = text.strip()
+    # The length is checked before int(): a number of thousands of digits is slow to convert, and then an
+    # error in Python.
+    if not digits.isascii() or not digits.isdigit() or len(digits) > len(str(last)) or not first <= int(digits) <= last:
+        raise UserError(f"{flag}: {_shown(text if shown is None else shown)} is not {kind} ({first} to {last})")
+    return int(digits)
+
+
+def _network(flag: str, entry: str) -> Network:
+    refusal = UserError(f"{flag}: {_shown(entry)} is not a network in CIDR notation such as 10.0.0.0/8 or fd00::/8")
+    if "%" in entry:  # an address with a zone (fe80::1%eth0) is one interface's, which the packet filter cannot say
+        raise refusal
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        raise refusal from None
+
+
+def _interface(flag: str, entry: str) -> str:
+    if not _INTERFACE.match(entry):
+        raise UserError(f"{flag}: {_shown(entry)} is not an interface name (eth1), nor the start of some (veth+)")
+    prefix = entry.removesuffix("+")
+    if entry == "lo" or (prefix != entry and "lo".startswith(prefix)):
+        raise UserError(f"{flag}: {entry!r} covers lo, and without lo the sidecar cannot reach its application")
+    return entry
+
+
+def _shown(text: str) -> str:
+    # A value is shown on one line of a log: control characters escaped, not longer than helps to find it.
+    return ascii(text if len(text) <= 64 else text[:61] + "...")

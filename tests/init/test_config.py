@@ -1,0 +1,147 @@
+"""Reading what a user wrote: right text has one meaning, any other text is a UserError that names the flag."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from init import config
+from init.config import InterceptionConfig, PortRange
+from mesh.errors import UserError
+
+FLAG = "--some-flag"
+PARSERS: list[Callable[[str, str], object]] = [
+    config.parse_ports,
+    config.parse_ports_or_all,
+    config.parse_port,
+    config.parse_networks,
+    config.parse_networks_or_all,
+    config.parse_interfaces,
+    config.parse_id,
+]
+# Text made of what such lists are made of finds more than text of any characters, so both are tried.
+near_misses = st.text(alphabet="0123456789:-,./*+%abcdefx \t\n²٣", max_size=40)
+any_text = st.text(max_size=200) | near_misses
+
+
+@given(any_text, st.sampled_from(PARSERS))
+def test_any_text_is_read_or_refused_in_one_line_that_names_the_flag(
+    text: str, parser: Callable[[str, str], object]
+) -> None:
+    try:
+        parser(FLAG, text)
+    except UserError as error:
+        message = str(error)
+        assert message.startswith(f"{FLAG}: ")
+        assert message.isprintable()
+        assert len(message) < 300
+
+
+ports = st.integers(1, 65535)
+ranges = st.tuples(ports, ports).map(lambda pair: PortRange(min(pair), max(pair)))
+
+
+@given(st.lists(st.tuples(ranges, st.sampled_from(":-"), st.sampled_from(["", " "])), max_size=20))
+def test_a_list_of_ports_means_the_same_in_every_order_and_spelling(
+    entries: list[tuple[PortRange, str, str]],
+) -> None:
+    text = ",".join(f"{space}{found.first}{separator}{found.last}{space}" for found, separator, space in entries)
+    read = config.parse_ports(FLAG, text)
+    assert read == tuple(sorted({found for found, _, _ in entries}))
+    assert config.parse_ports(FLAG, ",".join(map(str, reversed(read)))) == read
+
+
+addresses = st.ip_addresses()
+networks = addresses.flatmap(
+    lambda address: st.integers(0, address.max_prefixlen).map(
+        lambda length: ipaddress.ip_network((address, length), strict=False)
+    )
+)
+
+
+@given(st.lists(networks, max_size=10))
+def test_a_list_of_networks_is_read_back_as_written(found: list[config.Network]) -> None:
+    read = config.parse_networks(FLAG, ",".join(map(str, found)))
+    assert set(read) == set(found)
+    assert len(read) == len(set(found))
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_list_is_nothing(text: str) -> None:
+    assert config.parse_ports(FLAG, text) == ()
+    assert config.parse_ports_or_all(FLAG, text) == ()
+    assert config.parse_networks_or_all(FLAG, text) == ()
+    assert config.parse_interfaces(FLAG, text) == ()
+
+
+def test_a_star_alone_is_everything() -> None:
+    assert config.parse_ports_or_all(FLAG, "*") is None
+    assert config.parse_networks_or_all(FLAG, " * ") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("99999", "'99999' is not a port"),
+        ("0", "'0' is not a port"),
+        ("http", "'http' is not a port"),
+        ("80,,90", "has an empty entry"),
+        ("80,", "has an empty entry"),
+        ("1-2-3", "'1-2-3' is not a port"),
+        ("90-80", "starts above its end; write 80-90"),
+        ("80,*", "cannot be one entry"),
+        ("٣", "is not a port"),
+        ("1" * 5000, "is not a port"),
+    ],
+)
+def test_wrong_ports_are_refused_with_the_entry_that_is_wrong(text: str, words: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        config.parse_ports(FLAG, text)
+    assert words in str(refusal.value)
+
+
+def test_host_bits_of_a_network_are_cleared_as_the_packet_filter_does() -> None:
+    assert config.parse_networks(FLAG, "10.1.2.3/8,fd00::1/8,192.0.2.1") == (
+        ipaddress.ip_network("10.0.0.0/8"),
+        ipaddress.ip_network("192.0.2.1/32"),
+        ipaddress.ip_network("fd00::/8"),
+    )
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/33", "fd00::/129", "example.org", "fe80::1%eth0", "10.0.0", "10.0.0.0/8/8"])
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="is not a network"):
+        config.parse_networks(FLAG, text)
+
+
+@pytest.mark.parametrize("text", ["lo", "l+", "+", "eth0;reboot", "an-interface-too-long", "eth 0", "! eth0", "eth0/1"])
+def test_interfaces_that_cannot_be_excluded_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=FLAG):
+        config.parse_interfaces(FLAG, text)
+
+
+def test_interfaces_may_end_in_a_plus() -> None:
+    assert config.parse_interfaces(FLAG, "veth+,eth1, eth1") == ("eth1", "veth+")
+
+
+def test_root_cannot_be_the_sidecars_user() -> None:
+    with pytest.raises(UserError, match="would exempt root"):
+        config.parse_id("--proxy-uid", "0")
+    assert config.parse_id("--proxy-uid", "4294967294") == 2**32 - 2
+    with pytest.raises(UserError, match="numeric id"):
+        config.parse_id("--proxy-uid", "4294967295")
+
+
+def test_the_two_ports_of_the_sidecar_differ() -> None:
+    with pytest.raises(UserError, match="both 15006"):
+        InterceptionConfig(outbound_port=15006)
+
+
+@pytest.mark.parametrize("direction", ["inbound", "outbound"])
+def test_the_tunnel_port_cannot_be_a_capture_port(direction: str) -> None:
+    with pytest.raises(UserError, match=f"--{direction}-port: 15008 is the tunnel port"):
+        InterceptionConfig(**{f"{direction}_port": 15008})  # type: ignore[arg-type]
