@@ -1,0 +1,209 @@
+"""What a sidecar or a tunnel is told to do: frozen values, checked once, before anything is bound."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from mesh import names
+from mesh.errors import UserError
+from mesh.modes import MTLSMode
+from mesh.spiffe import InvalidSpiffeId, SpiffeId, check_trust_domain
+from pqtls import PROFILES, Profile
+from proxy.routes import Network
+
+
+class Direction(Enum):
+    """Which way a connection crosses the sidecar, seen from its application."""
+
+    INBOUND = "inbound"  # from the wire to the application
+    OUTBOUND = "outbound"  # from the application to the wire
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A host (a name, or an address without brackets) and a TCP port (0 to 65535; 0 binds any free one)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialFiles:
+    """Where our certificate chain, its private key and the roots of trust lie: PEM, all three.
+
+    `crl` holds revocation lists of the authorities in `roots`, PEM too. Where `crl_is_optional`, its absence means that
+    nothing is revoked.
+    """
+
+    chain: Path
+    key: Path
+    roots: Path
+    crl: Path | None = None
+    crl_is_optional: bool = False
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> CredentialFiles:
+        """The files under the names that every part of the mesh uses."""
+        return cls(
+            folder / names.CERTIFICATE_FILE,
+            folder / names.PRIVATE_KEY_FILE,
+            folder / names.ROOTS_FILE,
+            crl=folder / names.REVOCATION_FILE,
+            crl_is_optional=True,
+        )
+
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that is looked at."""
+        return (self.chain, self.key, self.roots, *((self.crl,) if self.crl else ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every bound of a sidecar, each with its reason. Times are seconds."""
+
+    # Each connection costs two descriptors and at worst two buffers of 256 KiB.
+    max_connections: int = 10_000
+    # Inbound, not yet finished: some 100 KB each. Beyond it the oldest is reset. A flood of 5,000 a second, more than
+    # we could serve, still leaves each 100 ms, and a peer of the mesh needs two round trips.
+    max_handshakes: int = 512
+    # A handshake is two round trips and some milliseconds of CPU; ten seconds leave room for three lost segments.
+    handshake_timeout: float = 10.0
+    # One SYN lost and two more tries (after 1 s and 3 s, RFC 6298 §2.1 and §5.5).
+    connect_timeout: float = 5.0
+    # The first bytes of a mesh client come at once; one lost segment or two are forgiven.
+    first_bytes_timeout: float = 5.0
+    # PERMISSIVE only: a client that is silent for so long is taken for plaintext in which the server speaks first. A
+    # ClientHello whose only segment is lost comes again after 1 s (RFC 6298 §2.1), which this outlasts.
+    peek_timeout: float = 1.5
+    # Without a byte either way for so long, both ends are taken for gone; the same hour as Envoy's tcp_proxy.
+    idle_timeout: float = 3600.0
+    # SIGTERM to end: five seconds less than Kubernetes' default terminationGracePeriodSeconds of 30.
+    drain_seconds: float = 25.0
+    # accept() without descriptors or memory fails at once and would spin; others may free theirs meanwhile.
+    accept_pause: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("max_connections", "max_handshakes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+        for name in ("handshake_timeout", "connect_timeout", "first_bytes_timeout", "peek_timeout", "idle_timeout"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"--{name.replace('_', '-')} must be more than 0 seconds")
+        if not 0 <= self.drain_seconds < float("inf"):
+            raise UserError("--drain-seconds must be 0 or more seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerConfig:
+    """One listening address and what becomes of its connections.
+
+    Without a `target` a connection goes where interception found it going. Where `mesh_only` is False the peer may be
+    any TLS 1.3 implementation that our profile and roots accept; where it is True it must be a sidecar of ours, and
+    says so by its ALPN protocol.
+    """
+
+    direction: Direction
+    bind: Endpoint
+    target: Endpoint | None = None
+    mesh_only: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyConfig:
+    """A whole sidecar or tunnel.
+
+    `profiles` are the acceptable ones in order of preference. `trust_domains` empty means any that the roots vouch for;
+    `peers` empty means any identity of those domains. `provider` is one of proxy.providers.PROVIDER_NAMES. `key_log`
+    is a file for the secrets of every connection, for development only.
+    """
+
+    files: CredentialFiles
+    listeners: tuple[ListenerConfig, ...]
+    profiles: tuple[Profile, ...]
+    trust_domains: frozenset[str] = frozenset()
+    peers: frozenset[str] = frozenset()
+    server_name: str | None = None
+    mode: MTLSMode = MTLSMode.STRICT
+    mesh: tuple[Network, ...] = ()
+    metrics: tuple[Endpoint, ...] = ()
+    health: tuple[Endpoint, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    workers: int = 1
+    provider: str = "cryptography"
+    key_log: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.listeners:
+            raise UserError(
+                "there is nothing to listen on: give --explicit-outbound, --explicit-inbound or let it capture"
+            )
+        if self.workers < 1:
+            raise UserError("--workers must be at least 1")
+        seen: set[Endpoint] = set()
+        for endpoint in self.endpoints():
+            if endpoint.port and endpoint in seen:
+                raise UserError(f"{endpoint} is given twice; each listener needs an address and port of its own")
+            seen.add(endpoint)
+        for listener in self.listeners:
+            if listener.target is not None and listener.target.port == 0:
+                raise UserError(f"the target {listener.target} has port 0; give the port to connect to")
+
+    @property
+    def profile_names(self) -> str:
+        """The profiles as a person writes them: `qbitel,hybrid-l5`."""
+        return ",".join(profile.name for profile in self.profiles)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every address that is to be bound."""
+        return (*(listener.bind for listener in self.listeners), *self.metrics, *self.health)
+
+
+def profiles_named(texts: Iterable[str]) -> tuple[Profile, ...]:
+    """The profiles that `texts` name, each a name or several with commas, in order of preference; or UserError."""
+    wanted = [name for text in texts for name in text.split(",")]
+    for name in wanted:
+        if name not in PROFILES:
+            raise UserError(f"{name!r} is no profile; there are: {', '.join(PROFILES)}")
+        if wanted.count(name) > 1:
+            raise UserError(f"the profile {name} is named twice; name each once, the preferred one first")
+    return tuple(PROFILES[name] for name in wanted)
+
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Parse CIDRs such as `10.0.0.0/8` or `fd00::/8`, or raise UserError."""
+    parsed = []
+    for text in texts:
+        try:
+            parsed.append(ipaddress.ip_network(text, strict=True))
+        except ValueError as error:
+            raise UserError(f"--mesh {text}: {error}; give a network such as 10.0.0.0/8") from None
+    return tuple(parsed)
+
+
+def trust_domains(texts: Iterable[str]) -> frozenset[str]:
+    """Check trust domain names, or raise UserError."""
+    try:
+        return frozenset(check_trust_domain(text) for text in texts)
+    except InvalidSpiffeId as error:
+        raise UserError(f"--trust-domain: {error}") from None
+
+
+def identities(flag: str, texts: Iterable[str]) -> frozenset[str]:
+    """Check SPIFFE IDs given by `flag`, or raise UserError."""
+    try:
+        return frozenset(str(SpiffeId.parse(text)) for text in texts)
+    except InvalidSpiffeId as error:
+        raise UserError(f"{flag}: {error}") from None
+
+
+def everywhere(port: int, ipv6: bool) -> tuple[Endpoint, ...]:
+    """`port` on every address of this machine: IPv4, and IPv6 where there is any."""
+    v4 = Endpoint("0.0.0.0", port)  # noqa: S104  # a sidecar's capture, metrics and health ports serve the whole pod
+    return (v4, Endpoint("::", port)) if ipv6 else (v4,)

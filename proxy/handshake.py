@@ -1,0 +1,122 @@
+"""Drives a TLS connection through its handshake over a non-blocking socket, within a deadline.
+
+Whatever ends it, the peer hears the alert that the engine names, and the caller gets an exception that says whose fault
+it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from pqtls import Session
+from pqtls.errors import PeerError
+from pqtls.events import ApplicationData, Event, HandshakeCompleted, SessionReceived
+
+# A flight of the mesh has some 14 KB (a leaf with ML-DSA-87 and the signature over the handshake).
+_READ_SIZE: Final = 16 * 1024
+
+
+class HandshakingConnection(Protocol):
+    """What is needed of a pqtls connection, client or server, until its handshake is complete."""
+
+    def receive_data(self, data: bytes) -> None: ...
+
+    def data_to_send(self) -> bytes: ...
+
+    def events(self) -> list[Event]: ...
+
+
+class HandshakeFailed(Exception):
+    """The handshake did not complete for a reason outside TLS: time ran out or the connection broke.
+
+    `reason` is a slug for metrics; the message is a sentence.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeResult:
+    """What was negotiated, how many seconds it took, and what came along with the peer's last flight:
+    plaintext, and sessions to resume.
+    """
+
+    event: HandshakeCompleted
+    seconds: float
+    first_plaintext: bytes
+    sessions: tuple[Session, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Completion:
+    """The end of a handshake, and the events that the same bytes caused behind it."""
+
+    completed: HandshakeCompleted
+    behind: list[Event]
+
+
+async def handshake(
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    connection: HandshakingConnection,
+    *,
+    timeout: float,
+    first: bytes = b"",
+) -> HandshakeResult:
+    """Complete the handshake of `connection` over `sock`; `first` are bytes of the peer that were read before.
+
+    Raises PeerError where the peer is at fault, after its alert has been sent, and HandshakeFailed for time (`timeout`
+    in seconds) and broken connections. The socket stays open in each case.
+    """
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(timeout):
+            events = await _exchange(loop, sock, connection, first)
+    except TimeoutError:
+        raise HandshakeFailed(
+            f"the TLS handshake did not complete within {timeout:g} s; the peer is silent, very slow or not a TLS peer",
+            "handshake_timeout",
+        ) from None
+    except OSError as error:
+        raise HandshakeFailed(
+            f"the connection broke during the TLS handshake ({error.strerror or error}); "
+            "the peer went away, or something between cut it",
+            "handshake_reset",
+        ) from error
+    seconds = time.perf_counter() - started
+    # A client may send its first data right behind its Finished, and they may come in one read.
+    plaintext = b"".join(event.data for event in events.behind if isinstance(event, ApplicationData))
+    sessions = tuple(event.session for event in events.behind if isinstance(event, SessionReceived))
+    return HandshakeResult(events.completed, seconds, plaintext, sessions)
+
+
+async def _exchange(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, connection: HandshakingConnection, data: bytes
+) -> _Completion:
+    try:
+        if data:
+            connection.receive_data(data)
+        while True:
+            if outgoing := connection.data_to_send():
+                await loop.sock_sendall(sock, outgoing)
+            events = connection.events()
+            if events and isinstance(events[0], HandshakeCompleted):
+                return _Completion(events[0], events[1:])
+            data = await loop.sock_recv(sock, _READ_SIZE)
+            if not data:
+                raise HandshakeFailed(
+                    "the peer closed the connection in the middle of the TLS handshake", "handshake_reset"
+                )
+            connection.receive_data(data)
+    except PeerError:
+        if alert := connection.data_to_send():
+            with contextlib.suppress(OSError):  # a peer that is gone already is refused all the same
+                await loop.sock_sendall(sock, alert)
+        raise

@@ -1,0 +1,148 @@
+"""Inbound: from the wire to the application. accept → sniff → handshake → identify → connect → relay.
+
+The peer's identity is settled in the handshake, before the application hears of the connection at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from typing import Final
+
+from mesh import names
+from mesh.modes import MTLSMode
+from pqtls import ServerConnection
+from pqtls.errors import PeerError
+from proxy import reasons, sockets
+from proxy.config import Endpoint, ListenerConfig
+from proxy.phases import Phases, Services, carry, destination_of, reset_unless_closed, secure
+from proxy.reasons import Flag, Refused, Verdict
+from proxy.registry import LiveConnection
+from proxy.sniff import Verdict as Sniffed
+from proxy.sniff import sniff
+
+_READ_SIZE: Final = 16 * 1024  # a mesh ClientHello has some 2 KB; this takes it in one read
+
+
+def inbound(listener: ListenerConfig, mode: MTLSMode) -> Phases:
+    """The phases of a connection that `listener` accepted."""
+    return functools.partial(_inbound, listener, mode)
+
+
+async def _inbound(
+    listener: ListenerConfig, mode: MTLSMode, services: Services, wire: socket.socket, live: LiveConnection
+) -> Verdict:
+    destination = destination_of(services, wire, listener)
+    live.record.going_to(destination)
+    if not listener.mesh_only:
+        return await _through_tls(listener, services, wire, live, destination, b"")
+    if mode is MTLSMode.DISABLE:
+        return await _as_it_came(listener, services, wire, live, destination, b"")
+    spoken, first = await _first_bytes(services, wire, mode)
+    if spoken is Sniffed.OUR_TLS:
+        return await _through_tls(listener, services, wire, live, destination, first)
+    if mode is MTLSMode.PERMISSIVE:
+        return await _as_it_came(listener, services, wire, live, destination, first)
+    return await _refuse(listener, services, wire, live, spoken, first)
+
+
+async def _first_bytes(services: Services, wire: socket.socket, mode: MTLSMode) -> tuple[Sniffed, bytes]:
+    """Read until it is clear what the client speaks; return that and what was read.
+
+    A silent client is an ordinary one where plaintext is welcome: in many protocols the server speaks first.
+    """
+    limits = services.limits
+    permissive = mode is MTLSMode.PERMISSIVE
+    first = b""
+    spoken = Sniffed.NEED_MORE
+    try:
+        with services.unfinished.place():
+            async with asyncio.timeout(limits.peek_timeout if permissive else limits.first_bytes_timeout) as deadline:
+                while spoken is Sniffed.NEED_MORE:
+                    data = await services.loop.sock_recv(wire, _READ_SIZE)
+                    if not data:
+                        return Sniffed.NOT_TLS, first
+                    if not first:
+                        # Now that it has begun, it gets the full time to finish its hello.
+                        deadline.reschedule(services.loop.time() + limits.first_bytes_timeout)
+                    first += data
+                    spoken = sniff(first, names.ALPN_STREAM)
+    except TimeoutError:
+        if permissive:
+            return Sniffed.NOT_TLS, first
+        raise Refused(
+            Flag.TIMEOUT,
+            "first_bytes_timeout",
+            f"no complete ClientHello came within {limits.first_bytes_timeout:g} s: the client is silent, or waits for "
+            "the server to speak first in plaintext. Give it a sidecar, or set --mode PERMISSIVE here.",
+        ) from None
+    return spoken, first
+
+
+async def _refuse(
+    listener: ListenerConfig,
+    services: Services,
+    wire: socket.socket,
+    live: LiveConnection,
+    spoken: Sniffed,
+    first: bytes,
+) -> Verdict:
+    """STRICT, and it is not the mesh that called."""
+    if not first:
+        return reasons.CLOSED_EARLY
+    if spoken is Sniffed.NOT_TLS:
+        raise Refused(
+            Flag.DENY,
+            "plaintext_refused",
+            "it sent plaintext, and this workload takes only mutual TLS of the mesh (STRICT). "
+            "Give the client a sidecar, or set --mode PERMISSIVE here.",
+        )
+    # The engine finds the alert that fits: protocol_version, no_application_protocol, …
+    connection = ServerConnection(services.credentials.current.server(listener.mesh_only))
+    try:
+        await secure(services, live, wire, connection, first=first)
+    except PeerError as error:
+        raise Refused(
+            Flag.DENY,
+            "foreign_tls",
+            f"its TLS is not the mesh's ({error}), and this workload takes no other (STRICT). "
+            "Give the client a sidecar, or set --mode PERMISSIVE here.",
+        ) from error
+    raise Refused(Flag.DENY, "foreign_tls", "its ClientHello did not offer the mesh's protocol in a form known here.")
+
+
+async def _through_tls(
+    listener: ListenerConfig,
+    services: Services,
+    wire: socket.socket,
+    live: LiveConnection,
+    destination: Endpoint,
+    first: bytes,
+) -> Verdict:
+    connection = ServerConnection(services.credentials.current.server(listener.mesh_only))
+    result = await secure(services, live, wire, connection, first=first)
+    dialled = await _dial_application(listener, services, destination)
+    with reset_unless_closed(dialled) as application:
+        return await carry(services, live, application, wire, connection, first=result.first_plaintext)
+
+
+async def _as_it_came(
+    listener: ListenerConfig,
+    services: Services,
+    wire: socket.socket,
+    live: LiveConnection,
+    destination: Endpoint,
+    first: bytes,
+) -> Verdict:
+    dialled = await _dial_application(listener, services, destination)
+    with reset_unless_closed(dialled) as application:
+        return await carry(services, live, application, wire, None, first=first)
+
+
+async def _dial_application(listener: ListenerConfig, services: Services, destination: Endpoint) -> socket.socket:
+    """Connect to the application; behind interception, from the address that its rules let through."""
+    source = None
+    if listener.target is None:
+        source = names.INBOUND_SOURCE_V6 if ":" in destination.host else names.INBOUND_SOURCE_V4
+    return await sockets.connect(services.loop, destination, services.limits.connect_timeout, source=source)

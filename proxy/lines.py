@@ -1,0 +1,102 @@
+"""Lines to a descriptor that somebody else reads, or does not: nothing here ever makes the data path wait.
+
+A pipe that nobody reads fills up, and a write to it would stop every connection. So each line is written only when the
+pipe has room for it, waits in a bounded queue otherwise, and is dropped and counted beyond that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import os
+import select
+from collections.abc import Callable
+from typing import Final
+
+# POLLOUT on a pipe promises room for PIPE_BUF = 4096 bytes (pipe(7)); lines up to that are also written in one piece,
+# so that those of several workers do not mix.
+MAX_LINE: Final = select.PIPE_BUF
+# About 1 MB of lines: what a reader that pauses for a second may miss on a busy sidecar.
+MAX_WAITING: Final = 2048
+_RETRY_SECONDS: Final = 0.05
+# Outside a loop nobody would come back for what is left. There, before and after serving, this long a wait is no harm.
+_PATIENCE_MS: Final = 1000
+
+
+class LineWriter:
+    """Writes lines to `fd`, which it does not own. `on_drop` is called for each line that is lost.
+
+    `on_broken` is called once, with the error, when nothing can be written any more.
+    """
+
+    def __init__(self, fd: int, on_drop: Callable[[], None], on_broken: Callable[[OSError], None]) -> None:
+        self._fd: int | None = fd
+        self._on_drop = on_drop
+        self._on_broken = on_broken
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._retry: asyncio.TimerHandle | None = None
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def write(self, line: bytes) -> None:
+        """Write `line` (with its end, at most MAX_LINE bytes), now or as soon as the reader has made room."""
+        if len(self._waiting) >= MAX_WAITING or self._fd is None:
+            self._on_drop()
+            return
+        self._waiting.append(line)
+        loop = _running_loop()
+        if loop is None:
+            self._flush(_PATIENCE_MS)
+        elif self._retry is None or self._retry.cancelled():
+            self._flush_in(loop)
+
+    def close(self) -> None:
+        """Write what can be written without waiting; the rest is counted as dropped."""
+        self._forget_retry()
+        self._flush(0)
+        for _ in self._waiting:
+            self._on_drop()
+        self._waiting.clear()
+
+    def _flush_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._forget_retry()
+        if not self._flush(0):
+            self._retry = loop.call_later(_RETRY_SECONDS, self._flush_in, loop)
+
+    def _flush(self, patience_ms: int) -> bool:
+        """Write the lines that wait; False where the reader has to make room first."""
+        while self._waiting and self._fd is not None:
+            if not self._poll.poll(patience_ms) or not self._write_one(self._fd):
+                return False
+        return True
+
+    def _forget_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _write_one(self, fd: int) -> bool:
+        """Write the oldest line, or what is left of it. False: the reader has to make room first."""
+        line = self._waiting.popleft()
+        try:
+            written = os.write(fd, line)
+        except BlockingIOError:  # a descriptor that its owner made non-blocking, and another writer was faster
+            self._waiting.appendleft(line)
+            return False
+        except OSError as error:
+            self._fd = None
+            for _ in range(1 + len(self._waiting)):
+                self._on_drop()
+            self._waiting.clear()
+            self._on_broken(error)
+        else:
+            if written < len(line):
+                self._waiting.appendleft(line[written:])
+        return True
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,99 @@
+"""Accepts connections from one listening socket, many per wake-up, and survives running out of descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from proxy.config import Endpoint
+
+# Accepted before the loop gets its turn again.
+_PER_TURN: Final = 64
+# accept(2): what the process or the machine has run out of. It may come back; spinning on it would not help.
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# It comes and goes with each connection that ends; one line a minute says it.
+_SECONDS_BETWEEN_WARNINGS: Final = 60.0
+# accept(2): errors of one connection that died in the queue; the next is not concerned.
+_OF_ONE: Final = frozenset(
+    {
+        errno.ECONNABORTED, errno.EINTR, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH,
+        errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ETIMEDOUT,
+    }
+)  # fmt: skip
+
+_log = logging.getLogger("qbitel.proxy")
+
+
+class Listener:
+    """Owns a listening socket (of sockets.listen). `on_accept` gets each connection, non-blocking and prepared."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        on_accept: Callable[[socket.socket], None],
+        pause: float,
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._on_accept = on_accept
+        self._pause = pause
+        self._resume: asyncio.TimerHandle | None = None
+        self._quiet_until = -math.inf
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stop; the kernel refuses new connections from here on. What it has queued already is accepted still."""
+        if self._sock.fileno() < 0:
+            return
+        self._accept()
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+    @property
+    def address(self) -> Endpoint:
+        """Where it listens in fact: with the port that the kernel chose, where 0 was asked for."""
+        host, port = self._sock.getsockname()[:2]
+        return Endpoint(host, port)
+
+    def _accept(self) -> None:
+        for _ in range(_PER_TURN):
+            try:
+                connection, _ = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._rest(error)
+                    return
+                if error.errno not in _OF_ONE:
+                    raise
+                continue
+            connection.setblocking(False)
+            self._on_accept(connection)
+
+    def _rest(self, error: OSError) -> None:
+        """Accept nothing for a moment: what is queued stays queued, and living connections may end meanwhile."""
+        if self._loop.time() >= self._quiet_until:
+            self._quiet_until = self._loop.time() + _SECONDS_BETWEEN_WARNINGS
+            _log.error(
+                "cannot accept connections: %s; they wait until others end. "
+                "Raise the limit of open files (ulimit -n) or lower --max-connections",
+                error.strerror,
+            )
+        self._loop.remove_reader(self._sock.fileno())
+        self._resume = self._loop.call_later(self._pause, self._try_again)
+
+    def _try_again(self) -> None:
+        self._resume = None
+        self._loop.add_reader(self._sock.fileno(), self._accept)

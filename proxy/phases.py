@@ -1,0 +1,166 @@
+"""The frame that inbound and outbound connections share: accepted, through the phases, ended, recorded once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from pqtls import Session
+from pqtls.errors import PeerError
+from proxy import reasons, sockets
+from proxy.config import Direction, Endpoint, Limits, ListenerConfig
+from proxy.credentials import CredentialStore
+from proxy.engine import Engine, Scratch, ignore_session
+from proxy.handshake import HandshakeFailed, HandshakeResult, HandshakingConnection, handshake
+from proxy.original_destination import NoOriginalDestination, original_destination
+from proxy.reactor import Reactor
+from proxy.reasons import Flag, Verdict
+from proxy.record import ConnectionRecord, Sinks
+from proxy.registry import LiveConnection, Registry
+from proxy.relay import relay
+from proxy.sessions import SessionStore
+from proxy.unfinished import Unfinished
+
+_log = logging.getLogger("qbitel.proxy")
+
+# How long a refused peer gets to read its alert before its socket is closed for good: a slow round trip or two.
+_ALERT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What every connection of a process uses."""
+
+    loop: asyncio.AbstractEventLoop
+    reactor: Reactor
+    scratch: Scratch
+    credentials: CredentialStore
+    sessions: SessionStore
+    registry: Registry
+    sinks: Sinks
+    limits: Limits
+    profile: str
+    own_ports: frozenset[int]
+    unfinished: Unfinished
+
+
+class TlsConnection(HandshakingConnection, Engine, Protocol):
+    """A pqtls connection: handshaking first, the relay's engine afterwards."""
+
+
+Phases = Callable[[Services, socket.socket, LiveConnection], Awaitable[Verdict]]
+
+
+def serve(services: Services, accepted: socket.socket, direction: Direction, phases: Phases) -> None:
+    """Take over an accepted socket: from here on it has a record, a task and an end."""
+    try:
+        source = sockets.peer_name(accepted)
+    except OSError:  # reset between the kernel's accept and ours: nobody is there
+        accepted.close()
+        return
+    record = ConnectionRecord(
+        services.sinks, direction, source, services.credentials.current.identity, services.profile
+    )
+    if len(services.registry) >= services.limits.max_connections:
+        sockets.reset(accepted)
+        record.close(reasons.TOO_MANY)
+        return
+    # The task needs its entry and the entry its task: it starts with the loop's next turn, when both are there.
+    holder: list[LiveConnection] = []
+    task = services.loop.create_task(_run(services, accepted, holder, phases))
+    live = LiveConnection(task, record, services.loop.time())
+    holder.append(live)
+    services.registry.add(live)
+
+
+async def _run(services: Services, accepted: socket.socket, holder: list[LiveConnection], phases: Phases) -> None:
+    (live,) = holder
+    verdict = reasons.DRAINED
+    try:
+        verdict = await phases(services, accepted, live)
+    except (
+        reasons.Refused, PeerError, HandshakeFailed, sockets.ConnectFailed, NoOriginalDestination, OSError
+    ) as error:  # fmt: skip
+        verdict = reasons.of_error(error)
+    except Exception as error:  # noqa: BLE001  # one connection's bug must not end all the others
+        _log.exception("a bug ended one connection; please report it")
+        verdict = Verdict(Flag.NONE, "internal_error", f"a bug of the sidecar ended it: {error!r}; please report it")
+    finally:
+        # A relay has closed both; every other end of the phases means that the one who dialled us is refused.
+        if accepted.fileno() >= 0:
+            if verdict is reasons.CLOSED_EARLY:
+                accepted.close()
+            else:
+                sockets.reset(accepted)
+        live.record.close(verdict)
+        services.registry.remove(live)
+
+
+def destination_of(services: Services, accepted: socket.socket, listener: ListenerConfig) -> Endpoint:
+    """Where the connection goes: to the listener's target, or where interception found it going."""
+    return listener.target or original_destination(accepted, services.own_ports)
+
+
+async def secure(
+    services: Services,
+    live: LiveConnection,
+    sock: socket.socket,
+    connection: HandshakingConnection,
+    *,
+    first: bytes = b"",
+) -> HandshakeResult:
+    """The handshake phase. A failure is counted, its alert gets time to arrive, and `sock` is closed."""
+    # Outbound, it is our own application that asks: nobody outside can make there be many, nor make them go.
+    strangers = live.record.direction is Direction.INBOUND
+    try:
+        with services.unfinished.place() if strangers else contextlib.nullcontext():
+            result = await handshake(
+                services.loop, sock, connection, timeout=services.limits.handshake_timeout, first=first
+            )
+    except (PeerError, HandshakeFailed) as error:
+        live.record.handshake_failed(error.reason)
+        if isinstance(error, PeerError) and error.alert is not None:
+            await sockets.close_after_alert(services.loop, sock, _ALERT_SECONDS)
+        raise
+    live.record.handshake_completed(result)
+    return result
+
+
+async def carry(
+    services: Services,
+    live: LiveConnection,
+    application: socket.socket,
+    wire: socket.socket,
+    engine: Engine | None,
+    *,
+    first: bytes = b"",
+    on_session: Callable[[Session], None] = ignore_session,
+) -> Verdict:
+    """The relay phase: returns when both directions have ended. `on_session` gets sessions that come."""
+    outcome = await relay(
+        services.reactor,
+        services.scratch,
+        application,
+        wire,
+        engine,
+        started=live.relaying,
+        first=first,
+        on_session=on_session,
+    )
+    live.record.carried(outcome.from_application, outcome.from_wire)
+    return reasons.of_outcome(outcome, services.limits.idle_timeout)
+
+
+@contextlib.contextmanager
+def reset_unless_closed(sock: socket.socket) -> Iterator[socket.socket]:
+    """Whatever leaves this block, `sock` is closed behind it: by whoever closed it in order, or else by RST."""
+    try:
+        yield sock
+    finally:
+        if sock.fileno() >= 0:
+            sockets.reset(sock)

@@ -1,0 +1,153 @@
+"""The record of one connection: what it was, and the only writer of its metrics and its access-log lines.
+
+A connection's phases tell it what they find out; `close()` writes everything exactly once, however it ended.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pqtls.errors import MisuseError
+from pqtls.events import HandshakeCompleted
+from proxy.access_log import AccessLog, Fields
+from proxy.config import Direction, Endpoint
+from proxy.handshake import HandshakeResult
+from proxy.metrics import Metrics, TcpCounters
+from proxy.printable import printable
+from proxy.reasons import Verdict
+from proxy.refusals import RefusalLog
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where records go."""
+
+    metrics: Metrics
+    access_log: AccessLog
+    now: Callable[[], datetime.datetime]
+    monotonic: Callable[[], float] = time.monotonic
+    refusals: RefusalLog = field(default_factory=RefusalLog)
+
+
+class ConnectionRecord:
+    """Mutable while the connection lives. Bytes are named from the client's request: received = client to server."""
+
+    __slots__ = (
+        "_bytes", "_closed", "_counters", "_destination", "_direction", "_event", "_handshake_ms", "_local",
+        "_opened", "_profile", "_sinks", "_source",
+    )  # fmt: skip
+
+    def __init__(self, sinks: Sinks, direction: Direction, source: Endpoint, local_identity: str, profile: str) -> None:
+        self._sinks = sinks
+        self._direction = direction
+        self._source = source
+        self._local = local_identity
+        self._profile = profile
+        self._opened = sinks.monotonic()
+        self._destination: Endpoint | None = None
+        self._event: HandshakeCompleted | None = None
+        self._handshake_ms: float | None = None
+        self._counters: TcpCounters | None = None
+        self._bytes = (0, 0)  # (client to server, server to client) as counted so far
+        self._closed = False
+        sinks.metrics.connection_opened(direction)
+
+    @property
+    def direction(self) -> Direction:
+        """Which way the connection goes."""
+        return self._direction
+
+    def going_to(self, destination: Endpoint) -> None:
+        """The destination is known."""
+        self._destination = destination
+
+    def handshake_completed(self, result: HandshakeResult) -> None:
+        """TLS stands: count it, and write the "handshake" line."""
+        event = self._event = result.event
+        self._handshake_ms = result.seconds * 1000
+        metrics = self._sinks.metrics
+        metrics.handshake(self._direction, event.profile, event.group, event.signature_scheme, "ok")
+        metrics.handshake_took(self._direction, result.seconds)
+        if event.resumed:
+            metrics.resumed(self._direction)
+        self._sinks.access_log.write({**self._head("handshake"), **self._negotiated()})
+
+    def handshake_failed(self, reason: str) -> None:
+        """The handshake was refused by one of the two sides."""
+        self._sinks.metrics.handshake(self._direction, self._profile, "-", "-", reason)
+
+    def relaying(self) -> None:
+        """Both sides stand; bytes may flow."""
+        peer = self._event.peer_identity if self._event else "-"
+        self._counters = self._sinks.metrics.tcp(self._direction, self._local, peer, self._event is not None)
+        self._counters.opened.inc()
+        if self._event is None:
+            self._sinks.metrics.plaintext(self._direction)
+
+    def carried(self, from_application: int, from_wire: int) -> None:
+        """So many bytes of plaintext went each way since the connection began. May be called at any time."""
+        outbound = self._direction is Direction.OUTBOUND
+        received, sent = (from_application, from_wire) if outbound else (from_wire, from_application)
+        if self._counters is not None:
+            self._counters.received.inc(received - self._bytes[0])
+            self._counters.sent.inc(sent - self._bytes[1])
+        self._bytes = (received, sent)
+
+    def close(self, verdict: Verdict) -> None:
+        """The connection is over. Writes its end, once; a second call is a bug."""
+        if self._closed:
+            raise MisuseError("a connection ends once")
+        self._closed = True
+        metrics = self._sinks.metrics
+        metrics.connection_gone(self._direction)
+        if self._counters is not None:
+            self._counters.count_closed(verdict.flag)
+        if verdict.refused:
+            metrics.refused(self._direction, verdict.reason)
+            self._sinks.refusals.warn(lambda: self._sentence(verdict))
+        self._sinks.access_log.write(self._last_line(verdict))
+
+    def _last_line(self, verdict: Verdict) -> Fields:
+        return {
+            **self._head("connection"),
+            "duration_ms": round((self._sinks.monotonic() - self._opened) * 1000, 3),
+            **self._negotiated(),
+            "bytes_sent": self._bytes[1],
+            "bytes_received": self._bytes[0],
+            "flag": verdict.flag.value,
+            "reason": verdict.reason,
+            "message": verdict.message,
+        }
+
+    def _head(self, event: str) -> Fields:
+        return {
+            "time": self._sinks.now().isoformat(timespec="milliseconds"),
+            "event": event,
+            "direction": self._direction.value,
+            "source": str(self._source),
+            "destination": str(self._destination) if self._destination else None,
+            "local_identity": self._local,
+        }
+
+    def _negotiated(self) -> Fields:
+        event = self._event
+        return {
+            "peer_identity": event.peer_identity if event else None,
+            "profile": event.profile if event else None,
+            "group": event.group if event else None,
+            "signature": event.signature_scheme if event else None,
+            "cipher_suite": event.cipher_suite if event else None,
+            "resumed": event.resumed if event else False,
+            "handshake_ms": round(self._handshake_ms, 3) if self._handshake_ms is not None else None,
+        }
+
+    def _sentence(self, verdict: Verdict) -> str:
+        to = f" to {self._destination}" if self._destination else ""
+        peer = f", peer {self._event.peer_identity}" if self._event else ""
+        return printable(
+            f"refused {self._direction.value} connection from {self._source}{to} "
+            f"({verdict.reason}, we are {self._local}{peer}): {verdict.message}"
+        )

@@ -1,0 +1,397 @@
+"""The relay: moves bytes between an application's socket and a wire's, until both have said that they are done.
+
+One `Relay` owns two connected, non-blocking sockets and runs to completion on each wake-up:
+
+    recv_into (shared buffer) → seal_into or open_into → send
+
+What the kernel does not take is kept, and nothing more is read from the other side until it is gone: back-pressure,
+with at most one buffer per direction. An idle relay holds no buffer at all.
+
+Ends are told apart and passed on as what they are. FIN ↔ close_notify and FIN, each direction by itself (half-close);
+RST ↔ RST without close_notify; a stream that ends without close_notify is not an end but an attack or an accident
+(RFC 8446 §6.1), so the application gets RST.
+
+Without an engine both sides are plain TCP, and FIN is FIN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from pqtls import Session
+from pqtls.errors import PeerError
+from pqtls.events import SessionReceived
+from proxy import sockets
+from proxy.engine import READ_SIZE, Engine, Scratch, ignore_session
+from proxy.reactor import Reactor
+from proxy.side import Side, SideBroken
+
+# What a socket's receive buffer may hold (net.ipv4.tcp_rmem: 6 MB) in reads of that size.
+_READS_AWAY: Final = 24
+
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+_BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+
+
+class End(Enum):
+    """How a relay ended."""
+
+    CLOSED = "closed"  # both directions were closed in order
+    RESET_BY_APPLICATION = "reset_by_application"
+    RESET_BY_PEER = "reset_by_peer"
+    TLS_ERROR = "tls_error"  # `error` is a PeerError
+    IDLE = "idle"
+    DRAINED = "drained"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a relay, and the bytes of plaintext that it carried each way."""
+
+    end: End
+    from_application: int
+    from_wire: int
+    error: Exception | None = None
+
+
+class Relay:
+    """Owns both sockets from `start()` on, and closes them. `on_end` is called exactly once, from the loop."""
+
+    __slots__ = (
+        "_application", "_carry", "_ended", "_engine", "_lost", "_on_end", "_on_session", "_reactor", "_scratch",
+        "_wire", "moved",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        scratch: Scratch,
+        application: socket.socket,
+        wire: socket.socket,
+        engine: Engine | None,
+        on_end: Callable[[Outcome], None],
+        on_session: Callable[[Session], None] = ignore_session,
+    ) -> None:
+        self._reactor = reactor
+        self._scratch = scratch
+        self._application = Side(application)
+        self._wire = Side(wire)
+        self._engine = engine
+        self._on_end = on_end
+        self._on_session = on_session
+        self._carry = b""  # ciphertext of a record that is not whole yet
+        self._ended = False
+        self._lost: OSError | None = None  # the wire went after its stream had ended, and the application has the rest
+        # Plaintext bytes so far: [from the application, from the wire]. Watched for idleness, too.
+        self.moved = [0, 0]
+
+    def start(self, first: bytes = b"") -> None:
+        """Begin. `first` is plaintext from the wire that was read before, behind the handshake or to sniff it."""
+        try:
+            self._start(first)
+            if not self._ended:
+                self._settle()
+        except SideBroken as broken:
+            self._give_up_on(broken)
+
+    def _start(self, first: bytes) -> None:
+        if first:
+            self.moved[1] += len(first)
+            self._application.send(memoryview(first))
+        if self._engine is None:
+            return
+        if self._engine.peer_closed:
+            self._stream_ended(self._wire)
+            return
+        # Ciphertext that came behind the handshake, not yet a whole record; no longer than one read of that phase.
+        if buffered := self._engine.take_buffered():
+            self._scratch.read[: len(buffered)] = buffered
+            self._forward(self._wire, len(buffered))
+
+    @property
+    def ended(self) -> bool:
+        """Whether both sockets are closed."""
+        return self._ended
+
+    def abort(self, end: End) -> None:
+        """Reset both sides now, for example because the sidecar has no more time to drain."""
+        if not self._ended:
+            self._end(end)
+
+    def on_crash(self, error: Exception) -> None:
+        """A bug of ours: end this pair, and let the others live."""
+        if not self._ended:
+            self._end(End.INTERNAL_ERROR, error)
+
+    def on_ready(self, fd: int, mask: int) -> None:
+        """The reactor's call: do all that can be done without waiting."""
+        side, other = self._application, self._wire
+        if fd == other.fd:
+            side, other = other, side
+        try:
+            if mask & _OUT and side.pending:
+                side.send(side.pending)
+                if side is self._wire and self._engine is not None:
+                    self._flush_engine(self._engine)
+            if mask & (_IN | _BROKEN) and side.events & _IN:
+                self._read(side)
+            elif mask & _BROKEN and not self._ended:
+                self._broken(side)
+            if not self._ended:
+                self._settle()
+        except SideBroken as broken:
+            self._give_up_on(broken)
+
+    def _read(self, side: Side) -> None:
+        start = self._restore_carry() if side is self._wire else 0
+        try:
+            length = side.sock.recv_into(self._scratch.read[start : start + READ_SIZE])
+        except (BlockingIOError, InterruptedError):
+            if start:
+                self._carry = bytes(self._scratch.read[:start])
+            return
+        except OSError as error:
+            raise SideBroken(side, error) from error
+        if length:
+            self._forward(side, start + length)
+        elif side is self._wire and self._engine is not None:
+            self._wire_cut(self._engine)
+        else:
+            self._stream_ended(side)
+
+    def _restore_carry(self) -> int:
+        """Put the unfinished record in front of the buffer; return its length."""
+        length = len(self._carry)
+        if length:
+            self._scratch.read[:length] = self._carry
+            self._carry = b""
+        return length
+
+    def _forward(self, side: Side, length: int) -> None:
+        """Pass on `length` bytes of the read buffer, which came from `side`."""
+        if self._engine is None:
+            self._forward_plain(side, length)
+        elif side is self._application:
+            self._seal(self._engine, length)
+        else:
+            self._open(self._engine, length)
+
+    def _forward_plain(self, side: Side, length: int) -> None:
+        towards = self._wire if side is self._application else self._application
+        self.moved[0 if side is self._application else 1] += length
+        towards.send(self._scratch.read[:length])
+
+    def _seal(self, engine: Engine, length: int) -> None:
+        self._flush_engine(engine)
+        produced = engine.seal_into(self._scratch.read, length, self._scratch.write)
+        self.moved[0] += length
+        self._wire.send(self._scratch.write[:produced])
+
+    def _open(self, engine: Engine, length: int) -> None:
+        try:
+            consumed, produced = engine.open_into(self._scratch.read[:length], self._scratch.write)
+        except PeerError as error:
+            self._tls_failed(engine, error)
+            return
+        # Events of other kinds, such as the peer's key updates, are of no use here; but they must not pile up.
+        for event in engine.events():
+            if isinstance(event, SessionReceived):
+                self._on_session(event.session)
+        if consumed < length and not engine.peer_closed:
+            self._carry = bytes(self._scratch.read[consumed:length])
+        if produced:
+            self.moved[1] += produced
+            self._application.send(self._scratch.write[:produced])
+        self._flush_engine(engine)
+        if engine.peer_closed:
+            self._stream_ended(self._wire)
+
+    def _flush_engine(self, engine: Engine) -> None:
+        """Send what the engine itself has to say (a KeyUpdate's answer), before anything more is sealed.
+
+        While something waits on the wire it stays in the engine, and nothing is sealed either. The wire is read all the
+        same: two sidecars that both wait to write must not both stop reading.
+        """
+        if engine.has_data_to_send and not self._wire.pending and not self._wire.fin_wanted:
+            self._wire.send(memoryview(engine.data_to_send()))
+
+    def _stream_ended(self, side: Side) -> None:
+        """`side` will send no more: pass that on when all it sent has been passed on."""
+        side.finished_reading = True
+        towards = self._wire if side is self._application else self._application
+        if towards is self._wire and self._engine is not None:
+            self._engine.send_close_notify()
+            towards.send(memoryview(self._engine.data_to_send()))
+        towards.fin_wanted = True
+
+    def _wire_cut(self, engine: Engine) -> None:
+        """FIN without close_notify: the engine knows what to make of it."""
+        try:
+            engine.receive_eof()
+        except PeerError as error:
+            self._tls_failed(engine, error)
+            return
+        self._stream_ended(self._wire)
+
+    def _tls_failed(self, engine: Engine, error: PeerError) -> None:
+        """Tell the peer why, if that can still be told, and reset the application."""
+        alert = engine.data_to_send()
+        told = False
+        if alert and not self._wire.pending and not self._wire.fin_wanted:
+            try:
+                told = self._wire.sock.send(alert) == len(alert)
+                self._wire.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                # The peer is gone already. Nothing is lost: the record and the application's RST say what happened.
+                told = False
+        self._end(End.TLS_ERROR, error, wire_was_told=told)
+
+    def _broken(self, side: Side) -> None:
+        """EPOLLERR or EPOLLHUP on a side that is not being read."""
+        code = side.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise SideBroken(side, OSError(code, os.strerror(code)))
+        # HUP alone: FIN went both ways, while the other side is slow to take the rest. epoll cannot be told to keep
+        # quiet about it, so that the descriptor leaves until there is something to do again.
+        if side.events >= 0:
+            self._reactor.unregister(side.fd)
+            side.events = -1
+
+    def _settle(self) -> None:
+        """Send the FINs that are due, end if all is done, and wait for what can happen next."""
+        for side in (self._application, self._wire):
+            if side.fin_wanted and not side.pending and not side.finished_writing:
+                side.finished_writing = True
+                try:
+                    side.sock.shutdown(socket.SHUT_WR)
+                except OSError as error:
+                    raise SideBroken(side, error) from error
+        if self._application.finished_writing and self._wire.finished_writing:
+            self._end(End.CLOSED)
+            return
+        self._watch(self._application, may_read=not self._wire.pending)
+        self._watch(self._wire, may_read=not self._application.pending)
+
+    def _watch(self, side: Side, *, may_read: bool) -> None:
+        events = _OUT if side.pending else 0
+        if may_read and not side.finished_reading:
+            events |= _IN
+        if side.events == events:
+            return
+        if side.events >= 0:
+            self._reactor.modify(side.fd, events)
+        elif events or not side.finished_writing:
+            self._reactor.register(side.fd, events, self)
+        else:
+            return
+        side.events = events
+
+    def _give_up_on(self, broken: SideBroken) -> None:
+        if broken.side is self._application:
+            self._end(End.RESET_BY_APPLICATION, broken.error)
+            return
+        if self._wire.finished_reading:
+            self._lose_wire(broken.error)
+            return
+        refusal = self._last_words()
+        self._end(End.TLS_ERROR if refusal else End.RESET_BY_PEER, refusal or broken.error)
+
+    def _lose_wire(self, error: OSError) -> None:
+        """The peer had said all that it wanted to say, and is gone now: that much still reaches the application.
+
+        What the application sends goes nowhere from here on. It gets FIN, and RST when it keeps sending: the same as
+        from a program on this machine that closed its socket.
+        """
+        wire = self._wire
+        self._lost = error
+        self._forget(wire)
+        sockets.reset(wire.sock)
+        wire.finished_writing = True
+        self._application.finished_reading = True
+        try:
+            self._settle()
+        except SideBroken as broken:
+            self._end(End.RESET_BY_APPLICATION, broken.error)
+
+    def _read_away(self) -> None:
+        """Take what the application sent in vain: close() with unread bytes would cut what it still reads."""
+        try:
+            for _ in range(_READS_AWAY):
+                if not self._application.sock.recv_into(self._scratch.read):
+                    return
+        except OSError:
+            return  # nothing is left, or the application is gone
+
+    def _forget(self, side: Side) -> None:
+        if side.events >= 0:
+            self._reactor.unregister(side.fd)
+            side.events = -1
+        side.pending = memoryview(b"")
+
+    def _last_words(self) -> PeerError | None:
+        """The alert that the peer sent before its RST, if one lies unread in our receive buffer.
+
+        A server learns who the client is only after the client's first data may have been sent (RFC 8446 §2): its
+        refusal and the RST for that data come together, and a failed send notices the RST first.
+        """
+        if self._engine is None:
+            return None
+        start = self._restore_carry()
+        try:
+            length = self._wire.sock.recv_into(self._scratch.read[start : start + READ_SIZE])
+            self._engine.open_into(self._scratch.read[: start + length], self._scratch.write)
+        except PeerError as error:
+            return error
+        except OSError:
+            return None  # nothing was left to read: the RST stands for itself
+        return None
+
+    def _end(self, end: End, error: Exception | None = None, *, wire_was_told: bool = False) -> None:
+        self._ended = True
+        if end is End.CLOSED and self._lost is not None:
+            self._read_away()
+        for side in (self._application, self._wire):
+            self._forget(side)
+            if end is End.CLOSED or (side is self._wire and wire_was_told):
+                side.sock.close()
+            else:
+                sockets.reset(side.sock)
+        if end is End.CLOSED and self._lost is not None:
+            end, error = End.RESET_BY_PEER, self._lost
+        self._on_end(Outcome(end, self.moved[0], self.moved[1], error))
+
+
+async def relay(
+    reactor: Reactor,
+    scratch: Scratch,
+    application: socket.socket,
+    wire: socket.socket,
+    engine: Engine | None,
+    *,
+    started: Callable[[Relay], None],
+    first: bytes = b"",
+    on_session: Callable[[Session], None] = ignore_session,
+) -> Outcome:
+    """Run one relay to its end; `first` as in Relay.start. `started` gets it, for a registry that may abort it."""
+    done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def on_end(outcome: Outcome) -> None:
+        if not done.done():  # a cancelled task waits no more, but its sockets are closed all the same
+            done.set_result(outcome)
+
+    running = Relay(reactor, scratch, application, wire, engine, on_end, on_session)
+    try:
+        started(running)
+        running.start(first)
+        return await done
+    finally:
+        running.abort(End.DRAINED)

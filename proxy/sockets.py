@@ -1,0 +1,212 @@
+"""Raw non-blocking TCP sockets: bound with one clear line per failure, connected within a deadline, reset or closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+import struct
+from typing import Final
+
+from mesh.errors import UserError
+from proxy.config import Endpoint
+
+# As many connections as may wait between two turns of the loop; the kernel cuts it at net.core.somaxconn (4096).
+BACKLOG: Final = 1024
+# A flow without traffic is probed after five minutes, so that a vanished peer and the state of NATs on the way are
+# noticed long before the idle limit: 300 s, then every 30 s, gone after 4 unanswered probes.
+_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 30), (socket.TCP_KEEPCNT, 4))
+# linux/in.h: the port is chosen at connect(), where it must differ only per destination. Without it all connections
+# from one source address share 28,000 ports. Python 3.11 has no name for it.
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds (socket(7))
+# How much of a refused peer's backlog is read away so that closing does not turn into a reset that outruns the alert.
+_LINGER_BYTES: Final = 256 * 1024
+
+
+class ConnectFailed(Exception):
+    """No address of the target could be connected to. `timed_out` tells silence from refusal."""
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+def ipv6_available() -> bool:
+    """Whether this network namespace has IPv6 at all (its loopback address can be bound)."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def listen(endpoint: Endpoint, *, reuse_port: bool = False) -> socket.socket:
+    """Return a TCP socket that listens on `endpoint`, or raise UserError with one line.
+
+    It listens at once, and connections wait in its queue until they are accepted: two sockets that are merely bound may
+    share a port without a word (SO_REUSEADDR, socket(7)). What is accepted inherits what prepare() sets.
+    `reuse_port` lets several sockets have the port; the caller makes sure that they are all its own.
+    """
+    family, address = _bindable(endpoint)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"cannot make a socket for {endpoint}: {error.strerror}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            # Else [::] takes the port of 0.0.0.0 too, and SO_ORIGINAL_DST of IPv4 is asked on an IPv6 socket.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        prepare(sock)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise UserError(_why_not_bound(endpoint, error)) from None
+    return sock
+
+
+def _bindable(endpoint: Endpoint) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
+    try:
+        found = socket.getaddrinfo(
+            endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"cannot listen on {endpoint}: {endpoint.host!r} is no address of this machine ({error})"
+        ) from None
+    family, _, _, _, address = found[0]
+    return family, address  # type: ignore[return-value]  # AF_INET or AF_INET6 only, whose addresses these are
+
+
+def _why_not_bound(endpoint: Endpoint, error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return (
+                f"port {endpoint.port} on {endpoint.host} is in use; "
+                f"end the program that has it (ss -ltnp 'sport = :{endpoint.port}' shows it) or choose another port"
+            )
+        case errno.EACCES | errno.EPERM:
+            return (
+                f"no permission to listen on {endpoint}; "
+                "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose another port"
+            )
+        case errno.EADDRNOTAVAIL:
+            return f"cannot listen on {endpoint}: {endpoint.host} is no address of this machine (ip address shows them)"
+    return f"cannot listen on {endpoint}: {error.strerror}"
+
+
+def prepare(sock: socket.socket) -> None:
+    """Set what every proxied connection has: no delay of small writes, and keep-alive probes."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def connect(
+    loop: asyncio.AbstractEventLoop, target: Endpoint, timeout: float, *, source: str | None = None
+) -> socket.socket:
+    """Return a connected, prepared socket to `target` within `timeout` seconds, or raise ConnectFailed.
+
+    A name is resolved and its addresses are tried one after the other, each for its share of the time: one that
+    swallows packets must not keep us from the next. `source` is the address to come from.
+    """
+    last = "it has no address"
+    try:
+        async with asyncio.timeout(timeout):
+            addresses = await _resolve(loop, target)
+            for number, (family, address) in enumerate(addresses, start=1):
+                try:
+                    async with asyncio.timeout(timeout / len(addresses) if number < len(addresses) else None):
+                        return await _connect_one(loop, family, address, source)
+                except OSError as error:  # TimeoutError is one
+                    last = _why_not_connected(error, source)
+    except TimeoutError:
+        raise ConnectFailed(
+            f"{target} did not answer within {timeout:g} s; is it up, and does a firewall drop its packets?",
+            timed_out=True,
+        ) from None
+    raise ConnectFailed(f"cannot connect to {target}: {last}")
+
+
+async def _resolve(loop: asyncio.AbstractEventLoop, target: Endpoint) -> list[tuple[int, tuple[str, int]]]:
+    try:
+        ip = ipaddress.ip_address(target.host)
+    except ValueError:
+        pass
+    else:
+        # The usual case needs no resolver, and so no thread.
+        return [(socket.AF_INET if ip.version == 4 else socket.AF_INET6, (target.host, target.port))]
+    try:
+        found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConnectFailed(f"cannot resolve {target.host!r}: {error}; check the name and the DNS") from None
+    return [(family, address[:2]) for family, _, _, _, address in found]  # type: ignore[misc]  # host, port
+
+
+async def _connect_one(
+    loop: asyncio.AbstractEventLoop, family: int, address: tuple[str, int], source: str | None
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        prepare(sock)
+        if source is not None:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source, 0))
+        await loop.sock_connect(sock, address)
+    except BaseException:  # a cancelled attempt must not leak its descriptor either
+        sock.close()
+        raise
+    return sock
+
+
+def _why_not_connected(error: OSError, source: str | None) -> str:
+    match error.errno:
+        case errno.ECONNREFUSED:
+            return "connection refused; is the program there up and listening on this port?"
+        case errno.EADDRNOTAVAIL if source is not None:
+            return f"the source address {source} is not on this machine; `qbitel init` adds it"
+        case errno.ENETUNREACH | errno.EHOSTUNREACH:
+            return "no route to it; check the address and the network"
+        case errno.EMFILE | errno.ENFILE:
+            return "no file descriptor is left here; raise the limit (ulimit -n) or lower --max-connections"
+    return error.strerror or str(error)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close `sock` with RST: the peer learns that what it was told is not all there was."""
+    with contextlib.suppress(OSError):  # a socket that is dead already needs no RST
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.close()
+
+
+async def close_after_alert(loop: asyncio.AbstractEventLoop, sock: socket.socket, timeout: float) -> None:
+    """Close `sock` so that what was just sent (an alert) arrives.
+
+    close() with unread bytes in the receive buffer sends a RST, which throws away what the peer has not read yet
+    (RFC 1122 §4.2.2.13). So we send FIN and read what the peer still sends until its FIN, within bounds.
+    """
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(timeout):
+            for _ in range(_LINGER_BYTES // 16384):
+                if not await loop.sock_recv(sock, 16384):
+                    break
+    except (OSError, TimeoutError):
+        pass  # the peer is gone or keeps sending: either way it had its chance to read the alert
+    finally:
+        sock.close()
+
+
+def peer_name(sock: socket.socket) -> Endpoint:
+    """The address of the other end of an accepted or connected socket."""
+    host, port = sock.getpeername()[:2]
+    return Endpoint(host, port)

@@ -1,0 +1,62 @@
+"""The inbound connections whose handshake is not finished: bounded, so that strangers cannot hold our memory.
+
+A stranger that connects and says nothing costs it nothing. So nobody waits for a place: when there are too many, the
+one that has been at it for longest goes. A peer of the mesh needs milliseconds; who floods us must replace all others
+within that time to be in its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from proxy.handshake import HandshakeFailed
+
+EVICTED: Final = "handshake_evicted"
+
+
+class Unfinished:
+    """At most `capacity` tasks of one loop, in the order in which they came."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._staying: dict[asyncio.Task[object], None] = {}  # a dictionary keeps its order
+        self._told_to_go: set[asyncio.Task[object]] = set()
+
+    def __len__(self) -> int:
+        return len(self._staying)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """The current task waits for a stranger inside this block; such blocks of one task do not nest.
+
+        Raises HandshakeFailed, from whatever the block is waiting for then, when newer ones need the place.
+        """
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be evicted")
+        cancelling = task.cancelling()
+        if len(self._staying) >= self._capacity:
+            self._evict(next(iter(self._staying)))
+        self._staying[task] = None
+        try:
+            yield
+        except asyncio.CancelledError:
+            # As asyncio.timeout does it: where somebody else cancelled the task too, that counts.
+            if task in self._told_to_go and task.uncancel() <= cancelling:
+                raise HandshakeFailed(
+                    f"{self._capacity} newer connections were in their handshake, and this was the oldest unfinished; "
+                    "if these are no attack, the network or this machine is too slow for them",
+                    EVICTED,
+                ) from None
+            raise
+        finally:
+            self._staying.pop(task, None)
+            self._told_to_go.discard(task)
+
+    def _evict(self, task: asyncio.Task[object]) -> None:
+        del self._staying[task]
+        self._told_to_go.add(task)
+        task.cancel()

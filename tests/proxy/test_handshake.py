@@ -1,0 +1,145 @@
+"""The handshake over real sockets: completed, refused, cut, late."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pqtls import (
+    Alert,
+    AlertReceived,
+    ApplicationData,
+    CertificateRefused,
+    ClientConnection,
+    HandshakeCompleted,
+    ServerConnection,
+    Session,
+    SessionReceived,
+)
+from proxy.handshake import HandshakeFailed, handshake
+
+
+@pytest.fixture
+def both(run, tcp_pair):
+    """Run client and server against each other; what each gave or raised."""
+
+    def go(client, server, timeout=5.0):
+        async def main():
+            loop = asyncio.get_running_loop()
+            near, far = tcp_pair()
+            return await asyncio.gather(
+                handshake(loop, near, client, timeout=timeout),
+                handshake(loop, far, server, timeout=timeout),
+                return_exceptions=True,
+            )
+
+        return run(main())
+
+    return go
+
+
+def test_both_ends_learn_who_the_other_is(both, pki):
+    client, server = both(
+        ClientConnection(pki.bundle("web").client(True)), ServerConnection(pki.bundle("api").server(True))
+    )
+    assert client.event.peer_identity == pki.identity("api")
+    assert server.event.peer_identity == pki.identity("web")
+    assert client.event.group == server.event.group == "X25519MLKEM1024"
+    assert 0 < client.seconds < 5
+    assert client.first_plaintext == server.first_plaintext == b""
+
+
+def test_who_refuses_raises_and_who_is_refused_hears_the_alert(both, pki):
+    client, server = both(
+        ClientConnection(pki.bundle("web").client(True)), ServerConnection(pki.bundle("expired").server(True))
+    )
+    assert isinstance(client, CertificateRefused)
+    assert isinstance(server, AlertReceived)
+    assert server.alert is Alert.CERTIFICATE_EXPIRED
+
+
+@pytest.fixture
+def alone(run, tcp_pair, pki):
+    """Run a server's handshake while the scenario plays the client on the other socket."""
+
+    def go(scenario, timeout=5.0):
+        async def main():
+            loop = asyncio.get_running_loop()
+            near, far = tcp_pair()
+            server = ServerConnection(pki.bundle("api").server(True))
+            task = asyncio.ensure_future(handshake(loop, far, server, timeout=timeout))
+            await scenario(loop, near)
+            return await task
+
+        return run(main())
+
+    return go
+
+
+def test_a_silent_peer_is_given_up_in_time(alone):
+    async def say_nothing(loop, sock):
+        await asyncio.sleep(0)
+
+    with pytest.raises(HandshakeFailed, match=r"within 0\.2 s") as caught:
+        alone(say_nothing, timeout=0.2)
+    assert caught.value.reason == "handshake_timeout"
+
+
+def test_a_peer_that_leaves_is_a_broken_handshake(alone):
+    async def leave(loop, sock):
+        sock.close()
+
+    with pytest.raises(HandshakeFailed) as caught:
+        alone(leave)
+    assert caught.value.reason == "handshake_reset"
+
+
+def test_what_came_behind_the_last_flight_is_handed_on(alone, pki):
+    async def eager(loop, sock):
+        client = ClientConnection(pki.bundle("web").client(True))
+        await loop.sock_sendall(sock, client.data_to_send())
+        while not client.handshake_complete:
+            client.receive_data(await loop.sock_recv(sock, 65536))
+        finished = client.data_to_send()
+        client.send_data(b"first ")
+        client.send_data(b"words")
+        await loop.sock_sendall(sock, finished + client.data_to_send())
+
+    assert alone(eager).first_plaintext == b"first words"
+
+
+class EagerServer:
+    """In place of a connection to a server that asks for no certificate: it may send its tickets, and its first data,
+    along with its Finished (RFC 8446 section 4.6.1). Ours always asks, so none of ours does.
+    """
+
+    def __init__(self, events) -> None:
+        self._events = events
+
+    def receive_data(self, data: bytes) -> None:
+        raise AssertionError("nothing was sent")
+
+    def data_to_send(self) -> bytes:
+        return b""
+
+    def events(self):
+        return self._events
+
+
+def test_tickets_and_data_that_come_along_with_the_handshake_are_kept(run, tcp_pair):
+    completed = object.__new__(HandshakeCompleted)
+    sessions = [object.__new__(Session) for _ in range(2)]
+    events = [
+        completed, SessionReceived(sessions[0]), ApplicationData(b"he"), SessionReceived(sessions[1]),
+        ApplicationData(b"llo"),
+    ]  # fmt: skip
+
+    async def main():
+        near, _ = tcp_pair()
+        return await handshake(asyncio.get_running_loop(), near, EagerServer(events), timeout=5)
+
+    result = run(main())
+    assert result.event is completed
+    assert [id(session) for session in result.sessions] == [id(session) for session in sessions]
+    assert result.first_plaintext == b"hello"

@@ -1,0 +1,92 @@
+"""Names, labels, and the bounds of both."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import generate_latest
+
+from proxy.config import Direction
+from proxy.metrics import MAX_PRINCIPALS, Metrics
+from proxy.reasons import Flag
+
+WEB = "spiffe://cluster.local/ns/shop/sa/web"
+API = "spiffe://cluster.local/ns/bank/sa/api"
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+def series(metrics: Metrics, name: str, **labels: str) -> float:
+    """The one series of this name with these labels."""
+    lines = [line for line in generate_latest(metrics.registry).decode().splitlines() if line.startswith(name + "{")]
+    (line,) = [line for line in lines if all(f'{key}="{value}"' in line for key, value in labels.items())]
+    return float(line.rpartition(" ")[2])
+
+
+@pytest.mark.parametrize(
+    ("direction", "local", "peer", "reporter"),
+    [(Direction.OUTBOUND, WEB, API, "source"), (Direction.INBOUND, API, WEB, "destination")],
+)
+def test_both_reporters_name_the_same_source_and_destination(metrics, direction, local, peer, reporter):
+    counters = metrics.tcp(direction, local, peer, True)
+    counters.opened.inc()
+    counters.received.inc(10)
+    counters.sent.inc(20)
+    counters.count_closed(Flag.TIMEOUT)
+    labels = {
+        "reporter": reporter,
+        "source_principal": WEB,
+        "source_workload_namespace": "shop",
+        "destination_principal": API,
+        "destination_workload_namespace": "bank",
+        "connection_security_policy": "mutual_tls",
+        "request_protocol": "tcp",
+        "source_workload": "unknown",
+    }
+    assert series(metrics, "istio_tcp_connections_opened_total", response_flags="-", **labels) == 1
+    assert series(metrics, "istio_tcp_received_bytes_total", **labels) == 10
+    assert series(metrics, "istio_tcp_sent_bytes_total", **labels) == 20
+    assert series(metrics, "istio_tcp_connections_closed_total", response_flags="TIMEOUT", **labels) == 1
+
+
+def test_plaintext_has_no_principal_and_says_so(metrics):
+    metrics.tcp(Direction.INBOUND, API, "-", False).opened.inc()
+    labels = {"source_principal": "unknown", "connection_security_policy": "none"}
+    assert series(metrics, "istio_tcp_connections_opened_total", **labels) == 1
+
+
+def test_endlessly_many_peers_do_not_make_endlessly_many_series(metrics):
+    for number in range(MAX_PRINCIPALS + 50):
+        metrics.tcp(Direction.INBOUND, API, f"{WEB}-{number}", True).opened.inc()
+    assert series(metrics, "istio_tcp_connections_opened_total", source_principal="other") == 50
+    text = generate_latest(metrics.registry).decode()
+    assert text.count("\nistio_tcp_connections_opened_total{") == MAX_PRINCIPALS + 1
+
+
+def test_reasons_that_a_peer_makes_up_are_one_label(metrics):
+    for reason in ("expired", "x1", "x2"):
+        metrics.refused(Direction.INBOUND, reason)
+        metrics.handshake(Direction.INBOUND, "qbitel", "-", "-", reason)
+    assert series(metrics, "qbitel_connections_refused_total", reason="other") == 2
+    assert series(metrics, "qbitel_tls_handshakes_total", result="other") == 2
+    assert series(metrics, "qbitel_tls_handshakes_total", result="expired") == 1
+
+
+def test_handshakes_are_timed_by_direction(metrics):
+    metrics.handshake_took(Direction.OUTBOUND, 0.004)
+    assert series(metrics, "qbitel_tls_handshake_seconds_bucket", direction="outbound", le="0.005") == 1
+    assert series(metrics, "qbitel_tls_handshake_seconds_bucket", direction="outbound", le="0.002") == 0
+
+
+def test_open_connections_go_up_and_down(metrics):
+    metrics.connection_opened(Direction.INBOUND)
+    metrics.connection_opened(Direction.INBOUND)
+    metrics.connection_gone(Direction.INBOUND)
+    assert series(metrics, "qbitel_connections_open", direction="inbound") == 1
+
+
+def test_creation_times_are_left_out(metrics):
+    metrics.tcp(Direction.INBOUND, API, WEB, True).opened.inc()
+    assert "_created" not in generate_latest(metrics.registry).decode()

@@ -1,0 +1,129 @@
+"""Live connections: swept, drained, ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.registry import LiveConnection, Registry
+from proxy.relay import End
+
+
+class FakeRelay:
+    """What the registry sees of a relay."""
+
+    def __init__(self) -> None:
+        self.moved = [0, 0]
+        self.ended = False
+        self.aborted: list[End] = []
+
+    def abort(self, end: End) -> None:
+        self.aborted.append(end)
+        self.ended = True
+
+
+class FakeRecord:
+    """What the registry sees of a record."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+        self.relayed = False
+
+    def carried(self, a: int, b: int) -> None:
+        self.seen.append((a, b))
+
+    def relaying(self) -> None:
+        self.relayed = True
+
+
+@pytest.fixture
+def live(run):
+    """Run a scenario(registry, connection) with one live connection whose task waits for ever."""
+
+    def go(scenario):
+        async def main():
+            registry = Registry()
+
+            async def life():
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    registry.remove(connection)
+
+            connection = LiveConnection(asyncio.ensure_future(life()), FakeRecord(), 0.0)
+            registry.add(connection)
+            await asyncio.sleep(0)
+            await scenario(registry, connection)
+            await registry.end_all()
+            connection.task.cancel()
+            await asyncio.gather(connection.task, return_exceptions=True)
+            assert len(registry) == 0
+
+        run(main())
+
+    return go
+
+
+def test_a_sweep_brings_counters_up_to_date_and_ends_what_does_not_move(live):
+    async def scenario(registry, connection):
+        relay = FakeRelay()
+        connection.relaying(relay)
+        assert connection.record.relayed
+        registry.sweep(100.0, 50)
+        relay.moved[0] = 7
+        registry.sweep(149.0, 50)
+        registry.sweep(198.0, 50)
+        assert relay.aborted == []
+        registry.sweep(199.0, 50)
+        assert relay.aborted == [End.IDLE]
+        assert connection.record.seen[-1] == (7, 0)
+        registry.sweep(300.0, 50)
+        assert relay.aborted == [End.IDLE]
+        connection.task.cancel()  # a real relay's end ends its task
+
+    live(scenario)
+
+
+def test_phases_are_not_idle_however_long_they_take(live):
+    async def scenario(registry, connection):
+        registry.sweep(1e9, 1)
+        assert not connection.task.done()
+
+    live(scenario)
+
+
+def test_draining_waits_only_so_long(live):
+    async def scenario(registry, connection):
+        assert not await registry.drained(0.05)
+        connection.task.cancel()
+        assert await registry.drained(5)
+
+    live(scenario)
+
+
+def test_an_empty_registry_is_drained(run):
+    async def main():
+        assert await Registry().drained(0.05)
+
+    run(main())
+
+
+def test_the_end_resets_relays_and_cancels_phases(live):
+    async def scenario(registry, connection):
+        relay = FakeRelay()
+        connection.relaying(relay)
+        connection.end()
+        assert relay.aborted == [End.DRAINED]
+        assert not connection.task.cancelled()
+
+    async def in_a_phase(registry, connection):
+        await registry.end_all()
+        assert connection.task.cancelled()
+
+    async def relaying(registry, connection):
+        await scenario(registry, connection)
+        connection.task.cancel()
+
+    live(relaying)
+    live(in_a_phase)
