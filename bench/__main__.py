@@ -1,0 +1,22 @@
+"""`python -m bench NAME`: run one benchmark by its name, or list them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHMARKS = {"tls": "the TLS engine beside OpenSSL 4: handshakes full and resumed, bytes on the wire, bulk, requests"}
+
+
+def main() -> int:
+    """Run the benchmark that the first argument names."""
+    words = sys.argv[1:]
+    if len(words) != 1 or words[0] not in BENCHMARKS:
+        print("usage: python -m bench NAME", *(f"  {name:8} {text}" for name, text in BENCHMARKS.items()), sep="\n")
+        return 2
+    importlib.import_module(f"bench.{words[0]}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""`qbitel proxy`: the sidecar of a pod."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.arguments import Address, Parser, address, positive_int
+from mesh import names
+from mesh.modes import MTLSMode
+from proxy import config, key_log, sockets, workers
+from proxy.config import CredentialFiles, Direction, Endpoint, Limits, ListenerConfig, ProxyConfig
+from proxy.messages import MessageHandler, OneLine
+from proxy.providers import PROVIDER_NAMES
+
+_DEFAULTS = Limits()
+DEFAULT_PROFILE = "qbitel"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the sidecar until SIGTERM or SIGINT; return the exit code."""
+    options = _parser().parse_args(arguments)
+    set_up_logging(options.log_level)
+    return workers.run(_config(options))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="qbitel proxy",
+        description="Run the sidecar of a pod: what the application dials goes out as TLS of the mesh, and what comes "
+        "in as TLS of the mesh reaches the application as plain TCP. Runs in the foreground; SIGTERM drains, a second "
+        "one ends it.",
+    )
+    parser.add_argument(
+        "--certs",
+        metavar="DIR",
+        type=Path,
+        default=Path(names.CERTIFICATE_FOLDER),
+        help="folder with tls.crt, tls.key, ca.crt and perhaps crl.pem; reloaded when they change and on SIGHUP "
+        "(%(default)s)",
+    )
+    parser.add_argument(
+        "--trust-domain",
+        metavar="D",
+        action="append",
+        default=[],
+        help=f"trust domain whose identities are let in; repeatable ({names.DEFAULT_TRUST_DOMAIN})",
+    )
+    add_engine_options(parser)
+    parser.add_argument(
+        "--mode",
+        choices=[mode.value for mode in MTLSMode],
+        default=MTLSMode.STRICT.value,
+        help="what the inbound side takes: TLS of the mesh only, plaintext too, or plaintext only (%(default)s)",
+    )
+    parser.add_argument(
+        "--mesh",
+        metavar="CIDR",
+        action="append",
+        default=[],
+        help="destinations that are reached by TLS of the mesh or not at all; repeatable; all others pass as plain TCP",
+    )
+    parser.add_argument(
+        "--outbound", metavar="ADDR", type=address, help="where captured outbound connections arrive (15001)"
+    )
+    parser.add_argument(
+        "--inbound", metavar="ADDR", type=address, help="where captured inbound connections arrive (15006)"
+    )
+    parser.add_argument("--metrics", metavar="ADDR", type=address, help="GET /metrics (15090)")
+    parser.add_argument("--health", metavar="ADDR", type=address, help="GET /healthz/ready and /healthz/live (15021)")
+    parser.add_argument("--no-capture", action="store_true", help="no captured listeners: only the explicit ones")
+    for side, what in (
+        ("outbound", "plain TCP in, TLS of the mesh out"),
+        ("inbound", "TLS of the mesh in, plain TCP out"),
+    ):
+        parser.add_argument(
+            f"--explicit-{side}",
+            metavar="LISTEN=TARGET",
+            type=_pair,
+            action="append",
+            default=[],
+            help=f"{what}, without interception; repeatable",
+        )
+    parser.add_argument("--max-connections", metavar="N", type=positive_int, default=_DEFAULTS.max_connections)
+    for name in ("connect", "handshake", "idle"):
+        default = getattr(_DEFAULTS, f"{name}_timeout")
+        parser.add_argument(f"--{name}-timeout", metavar="S", type=float, default=default, help="seconds (%(default)g)")
+    parser.add_argument(
+        "--drain-seconds",
+        metavar="S",
+        type=float,
+        default=_DEFAULTS.drain_seconds,
+        help="how long SIGTERM waits for connections to end (%(default)g)",
+    )
+    parser.add_argument("--workers", metavar="N", type=positive_int, default=1, help="processes (%(default)s)")
+    add_log_level(parser)
+    return parser
+
+
+def _config(options: argparse.Namespace) -> ProxyConfig:
+    ipv6 = sockets.ipv6_available()
+    return ProxyConfig(
+        files=CredentialFiles.in_folder(options.certs),
+        listeners=tuple(_listeners(options, ipv6)),
+        profiles=config.profiles_named(options.profile or [DEFAULT_PROFILE]),
+        provider=options.provider,
+        key_log=options.key_log,
+        trust_domains=config.trust_domains(options.trust_domain or [names.DEFAULT_TRUST_DOMAIN]),
+        mode=MTLSMode(options.mode),
+        mesh=config.networks(options.mesh),
+        metrics=_endpoints(options.metrics, names.METRICS_PORT, ipv6),
+        health=_endpoints(options.health, names.HEALTH_PORT, ipv6),
+        limits=Limits(
+            max_connections=options.max_connections,
+            handshake_timeout=options.handshake_timeout,
+            connect_timeout=options.connect_timeout,
+            idle_timeout=options.idle_timeout,
+            drain_seconds=options.drain_seconds,
+        ),
+        workers=options.workers,
+    )
+
+
+def _listeners(options: argparse.Namespace, ipv6: bool) -> list[ListenerConfig]:
+    listeners = []
+    if not options.no_capture:
+        for direction, given, port in (
+            (Direction.OUTBOUND, options.outbound, names.OUTBOUND_PORT),
+            (Direction.INBOUND, options.inbound, names.INBOUND_PORT),
+        ):
+            listeners += [ListenerConfig(direction=direction, bind=bind) for bind in _endpoints(given, port, ipv6)]
+    for direction, pairs in (
+        (Direction.OUTBOUND, options.explicit_outbound),
+        (Direction.INBOUND, options.explicit_inbound),
+    ):
+        for bind, target in pairs:
+            listeners.append(ListenerConfig(direction=direction, bind=bind, target=target))
+    return listeners
+
+
+def _endpoints(given: Address | None, port: int, ipv6: bool) -> tuple[Endpoint, ...]:
+    return config.everywhere(port, ipv6) if given is None else (endpoint(given),)
+
+
+def endpoint(given: Address) -> Endpoint:
+    """The proxy's word for an address on the command line."""
+    return Endpoint(given.host, given.port)
+
+
+def _pair(text: str) -> tuple[Endpoint, Endpoint]:
+    listen, equals, target = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LISTEN=TARGET, for example 127.0.0.1:9000=10.0.0.7:9443")
+    return endpoint(address(listen)), endpoint(address(target))
+
+
+def add_engine_options(parser: Parser) -> None:
+    """The flags about TLS itself that sidecar and tunnel share."""
+    parser.add_argument(
+        "--profile",
+        metavar="P[,P…]",
+        action="append",
+        default=[],
+        help=f"what may be negotiated; several in order of preference, with commas or repeated ({DEFAULT_PROFILE})",
+    )
+    parser.add_argument(
+        "--provider",
+        choices=PROVIDER_NAMES,
+        default=PROVIDER_NAMES[0],
+        help="whose ML-KEM and ML-DSA are used (%(default)s)",
+    )
+    parser.add_argument(
+        "--key-log",
+        metavar="FILE",
+        type=Path,
+        help=f"for development, and only with {key_log.SWITCH}=1 in the environment: append the secrets of every "
+        "connection to FILE, in NSS's format",
+    )
+
+
+def add_log_level(parser: Parser) -> None:
+    """The flag that sidecar and tunnel share."""
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="of the lines on stderr (%(default)s)")
+
+
+def set_up_logging(level: str) -> None:
+    """One line per event on stderr; standard output is the access log's."""
+    try:
+        handler: logging.Handler = MessageHandler(sys.stderr.fileno())
+    except (AttributeError, OSError):  # closed at the start (None), or replaced by what is no file
+        handler = logging.StreamHandler()
+        handler.setFormatter(OneLine())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

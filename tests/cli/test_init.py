@@ -1,0 +1,85 @@
+"""`qbitel init` as a command: its flags reach the plan, its errors are one line, its exit codes are those it promises.
+
+What it does to a real network namespace is in tests/init/test_apply.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.init import main
+from cli.main import main as qbitel
+
+
+def test_a_dry_run_prints_the_rules_for_each_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = {
+        "--include-inbound-ports": ("8000-8010", "--dport 8000:8010"),
+        "--exclude-inbound-ports": ("22", '--dport 22 -m comment --comment "inbound port is excluded"'),
+        "--include-outbound-ports": ("443", '--dport 443 -m comment --comment "outbound port is included"'),
+        "--exclude-outbound-ports": ("25", "-p udp -m udp --dport 25"),
+        "--include-outbound-cidrs": ("10.0.0.0/8", "-d 10.0.0.0/8"),
+        "--exclude-outbound-cidrs": ("fd00:1::/32", "-d fd00:1::/32"),
+        "--exclude-interfaces": ("eth1", "-i eth1"),
+        "--proxy-uid": ("3000", "! --uid-owner 3000"),
+        "--proxy-gid": ("3001", "! --gid-owner 3001"),
+        "--outbound-port": ("16001", "--to-ports 16001"),
+        "--inbound-port": ("16006", "--to-ports 16006"),
+        "--ipv6": ("on", "# ipv6: ip6tables-restore"),
+    }
+    arguments = [word for flag, (value, _) in flags.items() for word in (flag, value)]
+    assert main(["--dry-run", "--drop-invalid", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert [flag for flag, (_, rule) in flags.items() if rule not in printed] == []
+    assert "--ctstate INVALID" in printed
+
+
+def test_ipv6_off_leaves_it_out_of_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dry-run", "--ipv6", "off"]) == 0
+    assert "ipv6" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--exclude-inbound-ports", "http"], "--exclude-inbound-ports: 'http' is not a port"),
+        (["--include-inbound-ports", "*,80"], "--include-inbound-ports: '*' means all"),
+        (["--include-outbound-ports", "80-70"], "--include-outbound-ports: '80-70' starts above its end"),
+        (["--exclude-outbound-ports", "0"], "--exclude-outbound-ports: '0' is not a port"),
+        (["--include-outbound-cidrs", "10.0.0.0/99"], "--include-outbound-cidrs: '10.0.0.0/99' is not a network"),
+        (["--exclude-outbound-cidrs", "x"], "--exclude-outbound-cidrs: 'x' is not a network"),
+        (["--exclude-interfaces", "lo"], "--exclude-interfaces: 'lo' covers lo"),
+        (["--proxy-uid", "0"], "--proxy-uid: 0 would exempt root"),
+        (["--proxy-gid", "wheel"], "--proxy-gid: 'wheel' is not a numeric id"),
+        (["--outbound-port", "70000"], "--outbound-port: '70000' is not a port"),
+        (["--inbound-port", "15001"], "--outbound-port and --inbound-port are both 15001"),
+        (["--exclude-inbound-ports", "1\n2"], r"'1\n2' is not a port"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_its_flag(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert qbitel(["init", "--dry-run", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("qbitel init: ")
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--unknown"], ["--check", "--cleanup"], ["--ipv6", "perhaps"], ["--backend", "pf"], ["--dry"]]
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_explains_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "exit codes" in printed
+    assert "besides 15090, 15021, 15020" in " ".join(printed.split())
