@@ -21,11 +21,16 @@ from certmgr.profiles import MAX_ROOT_VALIDITY, MAX_WORKLOAD_VALIDITY
 from certmgr.sealing import seal
 from certmgr.secrets import check_label, check_subdomain, tls_secret
 from mesh.errors import UserError
-from mesh.names import CERTIFICATE_FILE, DEFAULT_TRUST_DOMAIN, PRIVATE_KEY_FILE, ROOTS_FILE
+from mesh.names import (
+    CERTIFICATE_FILE,
+    DEFAULT_TRUST_DOMAIN,
+    KEM_CERTIFICATE_FILE,
+    KEM_PRIVATE_KEY_FILE,
+    PRIVATE_KEY_FILE,
+    ROOTS_FILE,
+)
 from mesh.spiffe import SpiffeId
 
-KEM_CERTIFICATE_FILE: Final = "kem.crt"
-KEM_PRIVATE_KEY_FILE: Final = "kem.key"
 SEALED_ANNOTATION: Final = "qbitel.io/sealed"
 ROTATE_AFTER_ANNOTATION: Final = "qbitel.io/rotate-after"
 # The mean length of a year in days; ten of them have 3652.

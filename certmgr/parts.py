@@ -10,25 +10,42 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PublicKey
 
+from certmgr.audit import Journal
 from certmgr.authority import WorkloadRequest
 from certmgr.proofs import NoTokens, TokenVerifier
-from certmgr.store import Journal, Store
+from certmgr.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """What a peer needs to judge others: PEM files by name (mesh/names.py), all public.
 
-    `anchors` is the hash of roots and intermediates, which sidecars acknowledge; `etag` changes with the lists too.
+    `anchors` is the hash of the roots, which peers acknowledge; `etag` changes with everything in here. `generation` is
+    the one that signs now.
     """
 
     files: Mapping[str, bytes]
     anchors: str
     etag: str
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A leaf, the intermediates above it (nearest first, roots left out), and the generation that signed it."""
+
+    certificate: x509.Certificate
+    intermediates: tuple[x509.Certificate, ...]
+    generation: str
 
 
 class Authority(Protocol):
     """What a chore may ask of the authority that it runs beside."""
+
+    @property
+    def trust_domain(self) -> str:
+        """Of every identity that it certifies."""
+        ...
 
     def bundle(self) -> Bundle:
         """What is to be published now."""
@@ -40,15 +57,20 @@ class Authority(Protocol):
 
     async def certify(
         self, request: WorkloadRequest, public_key: MLDSA87PublicKey | MLKEM1024PublicKey, instance: str
-    ) -> x509.Certificate:
-        """Sign a leaf for a key that the caller made or got proof of, and write it into the audit log.
+    ) -> Issued:
+        """Sign a leaf for a key that the caller made or got proof of.
 
-        It is signed by `signing_chain()`'s first. Raises UserError, StoreUnavailable.
+        It is written into the audit log, and `instance` of the identity is known as a peer, before this returns.
+        Raises UserError, StoreUnavailable.
         """
         ...
 
-    def signing_chain(self) -> tuple[x509.Certificate, ...]:
-        """The intermediates above a leaf that is signed now, nearest first, roots left out."""
+    async def acknowledge(self, identity: str, instance: str, anchors: str) -> None:
+        """This peer trusts what a bundle with these `anchors` names. Raises StoreUnavailable."""
+        ...
+
+    def is_revoked(self, certificate: x509.Certificate) -> bool:
+        """Whether one of our own leaves was revoked."""
         ...
 
 
@@ -66,11 +88,13 @@ class Parts:
     """The outside of an authority.
 
     Only while `is_leader()` does it renew its intermediate, sign revocation lists and step a rotation on; certificates
-    are issued by every replica. `chores` are what else must run: elections, watches, publishing the bundle.
+    are issued by every replica. `replica` is a name that no other has at the same time; it keeps it over a restart where
+    it can. `chores` are what else must run: elections, watches, publishing the bundle.
     """
 
     store: Store
     journal: Journal
+    replica: str
     tokens: TokenVerifier = field(default_factory=NoTokens)
     is_leader: Callable[[], bool] = always
     chores: tuple[Chore, ...] = ()

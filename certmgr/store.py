@@ -1,18 +1,24 @@
-"""Where an authority's state is kept: the seam between what it says (certmgr/state.py) and what holds it.
+"""Where an authority keeps what it must not forget: small documents by name, changed by compare-and-swap.
 
-One document, with compare-and-swap: whoever changes it names the version that the change was made from, and learns
-when somebody else was faster. The document holds private keys; a store keeps it accordingly.
+Whoever changes a document names the version that the change was made from, and learns when somebody else was faster.
+The documents hold private keys; a store keeps them accordingly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Final, Protocol
+
+# What a Kubernetes Secret holds.
+MAX_DOCUMENT: Final = 1 << 20
+# The state of certmgr/state.py. The others are certmgr/peers.py's, one or more per replica.
+AUTHORITY_DOCUMENT: Final = "authority"
+PEERS_PREFIX: Final = "peers-"
 
 
 class StoreConflict(Exception):
-    """The state is not of the version that the change was made from: load it and decide again."""
+    """The document is not of the version that the change was made from: load it and decide again."""
 
 
 class StoreUnavailable(Exception):
@@ -31,40 +37,30 @@ class Stored:
 
 
 class Store(Protocol):
-    """Keeps one document of at most 1 MiB (what a Kubernetes Secret holds)."""
+    """Keeps documents of at most MAX_DOCUMENT bytes; names are lower-case letters, digits, dots and dashes.
 
-    async def load(self) -> Stored | None:
-        """The present document, None where there was never one. Raises StoreUnavailable, and UserError for the rest."""
+    Every method raises StoreUnavailable for what may mend itself, and UserError for what will not.
+    """
+
+    async def load(self, name: str) -> Stored | None:
+        """The present document, None where there is none."""
         ...
 
-    async def save(self, document: bytes, expected: str | None) -> str:
+    async def save(self, name: str, document: bytes, expected: str | None) -> str:
         """Replace the document of version `expected` (None: there is none), and return the new version.
 
-        When it returns, the document outlives a power cut; when it raises, the old one stands. Raises StoreConflict,
-        StoreUnavailable, and UserError for what will not mend itself.
+        When it returns, the document outlives a power cut; when it raises, the old one stands. Raises StoreConflict.
         """
         ...
 
-
-# One event of the audit log: JSON's types only, "time" (RFC 3339) and "event" always among the keys.
-Entry = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """What a journal still has. `is_complete`: no entry of a certificate that may still be valid is missing."""
-
-    entries: Sequence[Entry]
-    is_complete: bool
-
-
-class Journal(Protocol):
-    """The append-only audit log."""
-
-    async def append(self, entry: Entry) -> None:
-        """Return when `entry` is kept. Raises StoreUnavailable: what cannot be written down must not happen."""
+    async def delete(self, name: str, expected: str) -> None:
+        """Forget the document of version `expected`. Raises StoreConflict; a document that is gone already is fine."""
         ...
 
-    async def replay(self) -> Replay:
-        """Everything that is kept of the past, oldest first; nothing and False where a journal cannot be read back."""
+    async def names(self) -> Sequence[str]:
+        """The names of all documents, sorted."""
+        ...
+
+    async def changed(self, name: str, version: str | None) -> None:
+        """Return when `name` may be of another version than `version`: within a second or two, perhaps too early."""
         ...

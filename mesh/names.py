@@ -42,6 +42,19 @@ CERTIFICATE_FOLDER: Final = "/etc/qbitel/certs"
 CERTIFICATE_FILE: Final = "tls.crt"
 PRIVATE_KEY_FILE: Final = "tls.key"
 ROOTS_FILE: Final = "ca.crt"
-REVOCATION_FILE: Final = "crl.pem"  # the only one of them that may be absent
+REVOCATION_FILE: Final = "crl.pem"  # may be absent: then nothing is revoked
+INTERMEDIATES_FILE: Final = "intermediates.crt"  # may be absent: then peers send theirs with each handshake
+KEM_CERTIFICATE_FILE: Final = "kem.crt"  # the ML-KEM-1024 certificate that secrets are sealed to
+KEM_PRIVATE_KEY_FILE: Final = "kem.key"
+
+# The authority (`qbitel certmgr serve`) and what a pod is given to enrol there. 15012 is the port of Istio's authority.
+AUTHORITY_PORT: Final = 15012
+AUTHORITY_SERVICE: Final = "qbitel-certmgr"  # its Service and its service account, in CONTROL_NAMESPACE
+TOKEN_AUDIENCE: Final = "qbitel"  # noqa: S105  # of projected service-account tokens
+TOKEN_FILE: Final = "/var/run/secrets/qbitel/token"  # noqa: S105  # where the projected token is mounted
+ROOTS_CONFIG_MAP: Final = (
+    "qbitel-ca-root"  # in each injected namespace: ROOTS_FILE, INTERMEDIATES_FILE, REVOCATION_FILE
+)
+ROOTS_FOLDER: Final = "/etc/qbitel/roots"  # where that ConfigMap is mounted
 
 DEFAULT_TRUST_DOMAIN: Final = "cluster.local"

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from mesh import names
+
 SCHEME: Final = "spiffe://"
 # SPIFFE-ID §2.3: implementations MUST support identifiers of up to 2048 bytes, and SHOULD NOT make longer ones.
 MAX_ID_LENGTH: Final = 2048
@@ -53,6 +55,11 @@ class SpiffeId:
     def for_service_account(cls, namespace: str, service_account: str, trust_domain: str) -> SpiffeId:
         """The id of a Kubernetes service account, `/ns/<namespace>/sa/<name>`, as Istio writes it."""
         return cls(trust_domain, ("ns", namespace, "sa", service_account))
+
+    @classmethod
+    def of_authority(cls, trust_domain: str) -> SpiffeId:
+        """The identity of the mesh's own certificate authority: reserved, no proof of a workload leads to it."""
+        return cls.for_service_account(names.CONTROL_NAMESPACE, names.AUTHORITY_SERVICE, trust_domain)
 
     @property
     def namespace(self) -> str | None:

@@ -123,3 +123,7 @@ def test_a_trust_domain_is_given_back(name: str) -> None:
 def test_what_is_no_trust_domain_is_refused(name: str) -> None:
     with pytest.raises(InvalidSpiffeId, match="is no trust domain"):
         check_trust_domain(name)
+
+
+def test_the_authority_has_an_identity_of_its_own_in_each_trust_domain() -> None:
+    assert str(SpiffeId.of_authority("prod.example")) == "spiffe://prod.example/ns/qbitel-system/sa/qbitel-certmgr"
