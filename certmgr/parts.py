@@ -88,8 +88,8 @@ class Parts:
     """The outside of an authority.
 
     Only while `is_leader()` does it renew its intermediate, sign revocation lists and step a rotation on; certificates
-    are issued by every replica. `replica` is a name that no other has at the same time; it keeps it over a restart where
-    it can. `chores` are what else must run: elections, watches, publishing the bundle.
+    are issued by every replica. `replica` is a name that no other has at the same time, and the same after a restart
+    where that can be. `chores` are what else must run: elections, watches, publishing the bundle.
     """
 
     store: Store

@@ -13,12 +13,13 @@ def test_ports_are_those_that_istio_s_users_know() -> None:
     assert (names.OUTBOUND_PORT, names.INBOUND_PORT, names.TUNNEL_PORT) == (15001, 15006, 15008)
     assert (names.METRICS_PORT, names.HEALTH_PORT, names.ADMIN_PORT) == (15090, 15021, 15000)
     assert names.SELF_TEST_PORT == 15002
+    assert names.AUTHORITY_PORT == 15012
 
 
 def test_no_two_ports_are_the_same() -> None:
     ports = [value for name, value in vars(names).items() if name.endswith("_PORT")]
 
-    assert len(ports) == 8
+    assert len(ports) == 9
     assert len(set(ports)) == len(ports)
 
 
@@ -58,3 +59,9 @@ def test_certificates_lie_where_a_tls_secret_is_mounted() -> None:
 
 def test_the_trust_domain_is_a_cluster_s_own_by_default() -> None:
     assert names.DEFAULT_TRUST_DOMAIN == "cluster.local"
+
+
+def test_what_a_pod_is_given_to_enrol_has_the_names_that_manifests_are_written_with() -> None:
+    assert (names.AUTHORITY_SERVICE, names.ROOTS_CONFIG_MAP) == ("qbitel-certmgr", "qbitel-ca-root")
+    assert (names.TOKEN_AUDIENCE, names.TOKEN_FILE) == ("qbitel", "/var/run/secrets/qbitel/token")
+    assert names.ROOTS_FOLDER == "/etc/qbitel/roots"
