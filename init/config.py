@@ -22,6 +22,7 @@ ALWAYS_EXCLUDED_INBOUND: Final = (names.METRICS_PORT, names.HEALTH_PORT, names.M
 
 EVERYTHING: Final = "*"
 LAST_PORT: Final = 65535
+_LONGEST_SHOWN: Final = 80  # characters of a value in a message: an address or a port range fits several times over
 # uid_t and gid_t are 32 bits, and 2^32 - 1 means "no change" to setuid(2): no process can have it.
 LAST_ID: Final = 2**32 - 2
 # IFNAMSIZ (linux/if.h) is 16 with the terminating zero. A trailing "+" is the packet filter's wildcard.
@@ -189,5 +190,7 @@ def _interface(flag: str, entry: str) -> str:
 
 
 def _shown(text: str) -> str:
-    # A value is shown on one line of a log: control characters escaped, not longer than helps to find it.
-    return ascii(text if len(text) <= 64 else text[:61] + "...")
+    # A value is shown on one line of a log: control characters escaped, not longer than helps to find it. It is cut
+    # after that, because an escape makes up to ten characters of one.
+    shown = ascii(text[:_LONGEST_SHOWN])
+    return shown if len(shown) <= _LONGEST_SHOWN else shown[: _LONGEST_SHOWN - 4] + "...'"

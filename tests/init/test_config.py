@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from init import config
@@ -28,6 +28,7 @@ near_misses = st.text(alphabet="0123456789:-,./*+%abcdefx \t\n²٣", max_size=40
 any_text = st.text(max_size=200) | near_misses
 
 
+@example("\x08" * 60, config.parse_ports)  # each character is four in its escaped form
 @given(any_text, st.sampled_from(PARSERS))
 def test_any_text_is_read_or_refused_in_one_line_that_names_the_flag(
     text: str, parser: Callable[[str, str], object]
