@@ -36,8 +36,8 @@ async def create_connection(
 
     Times in seconds; the connecting itself has the kernel's time. `on_session` gets the server's tickets, each good for
     one later connection. Raises PeerFailed where the server is at fault or refuses us, HandshakeTimeout, and OSError;
-    the socket is closed then. In TLS 1.3 the server judges our certificate after our handshake is complete: its refusal
-    comes as PeerFailed to connection_lost.
+    the socket is closed then. In TLS 1.3 the server judges our certificate, or our having none, after our handshake is
+    complete: its refusal comes as PeerFailed to connection_lost.
     """
     loop = asyncio.get_running_loop()
     connected = await _connect(loop, host, port) if sock is None else sock

@@ -55,8 +55,9 @@ async def create_server(
     """Listen on all addresses of `host`, or on the bound `sock`. Raises OSError.
 
     `config_source` is asked anew for each connection, so that new credentials need no new server. A protocol is made
-    only after its peer has been verified; whoever fails before goes to `on_handshake_failure` (PeerFailed,
-    HandshakeTimeout, HandshakeEvicted or the kernel's OSError, and the address).
+    only after its peer has been verified, or found to be anonymous where the configuration serves such clients (their
+    "peer_identity" is "", and how many of them may stay is the protocol's to say); whoever fails before goes to
+    `on_handshake_failure` (PeerFailed, HandshakeTimeout, HandshakeEvicted or the kernel's OSError, and the address).
     """
     loop = asyncio.get_running_loop()
     sockets = await _bind(loop, host, port, reuse_port) if sock is None else [sock]

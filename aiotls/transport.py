@@ -45,8 +45,11 @@ def ignore_session(_session: Session) -> None:
 class TlsTransport(transports._FlowControlMixin):
     """An asyncio.Transport; made by create_connection and create_server.
 
-    Extra information beside "peername", "sockname" and "socket": "peer_identity" (str, the peer's verified SPIFFE ID),
-    "handshake" (pqtls.HandshakeCompleted) and "cipher" ((name, "TLSv1.3", bits), as ssl.SSLSocket.cipher() has it).
+    Extra information beside "peername", "sockname" and "socket": "peer_identity" (str, the peer's verified SPIFFE ID;
+    "" for a client that showed no certificate to a server with ClientAuthentication.OPTIONAL), "peer_certificate"
+    (bytes, the DER of the peer's verified leaf; b"" where none was shown, or a ticket stood for it), "handshake"
+    (pqtls.HandshakeCompleted) and "cipher" ((name, "TLSv1.3", bits), as ssl.SSLSocket.cipher() has it). All of it is as
+    it was at the handshake: a certificate may have expired or been revoked since.
     There is no "sslcontext" and no "ssl_object": what asks for those means OpenSSL.
     """
 
@@ -95,7 +98,7 @@ class TlsTransport(transports._FlowControlMixin):
 
     def __repr__(self) -> str:
         state = "closed" if self._lost else "closing" if self._closing else "open"
-        return f"<TlsTransport {state} peer={self.get_extra_info('peer_identity')}>"
+        return f"<TlsTransport {state} peer={self.get_extra_info('peer_identity') or 'anonymous'}>"
 
     # -- asyncio.BaseTransport ----------------------------------------------------------------------------------
 
@@ -450,6 +453,7 @@ def _extra_info(sock: socket.socket, completed: HandshakeCompleted) -> dict[str,
         "sockname": sock.getsockname(),
         "peername": _peer_name(sock),
         "peer_identity": completed.peer_identity,
+        "peer_certificate": completed.peer_certificate,
         "handshake": completed,
         "cipher": (suite, "TLSv1.3", _CIPHER_BITS[suite]),
     }

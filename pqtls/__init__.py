@@ -7,7 +7,7 @@ how the parts fit, and `ClientConnection` and `ServerConnection` for how it is u
 from pqtls.certificates import Credential
 from pqtls.chain_cache import ChainCache
 from pqtls.client import ClientConnection
-from pqtls.config import ClientConfig, ServerConfig
+from pqtls.config import ClientAuthentication, ClientConfig, ServerConfig
 from pqtls.connection import Connection
 from pqtls.errors import (
     Alert,
@@ -39,6 +39,7 @@ __all__ = [
     "ApplicationData",
     "CertificateRefused",
     "ChainCache",
+    "ClientAuthentication",
     "ClientConfig",
     "ClientConnection",
     "ConfigurationError",

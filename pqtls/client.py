@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from pqtls import extensions as ext
 from pqtls.certificates import Purpose
+from pqtls.client_certificate import NotAsked, OwnCertificate, read_request
 from pqtls.client_hello import Offer, check_server_hello, first_offer, profile_of_answer, second_offer
 from pqtls.config import ClientConfig
 from pqtls.connection import Connection
@@ -26,12 +27,10 @@ from pqtls.handshake import (
     check_certificate_entries,
     log_application_secrets,
     log_handshake_secrets,
-    send_authentication,
 )
 from pqtls.key_schedule import ApplicationSecrets, EarlySecret, HandshakeSecrets
 from pqtls.messages import (
     Certificate,
-    CertificateRequest,
     CertificateVerify,
     EncryptedExtensions,
     ServerHello,
@@ -224,31 +223,11 @@ class ExpectCertificateRequest:
     def handle(self, message: HandshakeMessage, effects: Effects) -> State:
         """Note the request, or pass a Certificate on to the next state."""
         if message.type == HandshakeType.CERTIFICATE:
-            following = ExpectCertificate(self.config, self.negotiated, self.secrets, self.transcript, ())
+            following = ExpectCertificate(self.config, self.negotiated, self.secrets, self.transcript, NotAsked())
             return following.handle(message, effects)
-        request = CertificateRequest.parse(expect(message, HandshakeType.CERTIFICATE_REQUEST))
-        if request.context:
-            raise ProtocolViolation(
-                "the context of a CertificateRequest in the handshake is not empty", Alert.ILLEGAL_PARAMETER
-            )
-        authorities = self._read(request)
-        negotiated = replace(self.negotiated, client_authenticated=True)
-        transcript = self.transcript + message.raw
-        return ExpectCertificate(self.config, negotiated, self.secrets, transcript, authorities)
-
-    def _read(self, request: CertificateRequest) -> tuple[bytes, ...]:
-        """Check that our certificate will do; return the authorities that the server names."""
-        # §4.3.2: clients ignore unrecognized extensions here, so what is known but misplaced is all to be refused.
-        known = {kind: content for kind, content in request.extensions.items() if kind in set(ExtensionType)}
-        ext.check_response(known, ext.ALLOWED_IN_CERTIFICATE_REQUEST, frozenset(known), "CertificateRequest")
-        content = request.extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
-        if content is None:
-            raise ProtocolViolation("CertificateRequest has no signature_algorithms", Alert.MISSING_EXTENSION)
-        scheme = self.config.credential.signature_scheme
-        if scheme.code_point not in ext.read_code_points(content, "signature_algorithms"):
-            raise NegotiationRefused(f"the server does not take client certificates with {scheme.name}")
-        authorities = request.extensions.get(ExtensionType.CERTIFICATE_AUTHORITIES)
-        return () if authorities is None else ext.read_authorities(authorities)
+        own = read_request(expect(message, HandshakeType.CERTIFICATE_REQUEST), self.config)
+        negotiated = replace(self.negotiated, client_authenticated=own.authenticates)
+        return ExpectCertificate(self.config, negotiated, self.secrets, self.transcript + message.raw, own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +238,7 @@ class ExpectCertificate:
     negotiated: Negotiated
     secrets: HandshakeSecrets
     transcript: Transcript
-    authorities: tuple[bytes, ...]
+    own: OwnCertificate
 
     def handle(self, message: HandshakeMessage, _effects: Effects) -> State:
         """Verify the chain."""
@@ -277,7 +256,7 @@ class ExpectCertificate:
             self.config.chain_cache,
         )
         return ExpectCertificateVerify(
-            self.config, self.negotiated, self.secrets, self.transcript + message.raw, self.authorities, peer
+            self.config, self.negotiated, self.secrets, self.transcript + message.raw, self.own, peer
         )
 
 
@@ -289,7 +268,7 @@ class ExpectCertificateVerify:
     negotiated: Negotiated
     secrets: HandshakeSecrets
     transcript: Transcript
-    authorities: tuple[bytes, ...]
+    own: OwnCertificate
     peer: ChainVerified
 
     def handle(self, message: HandshakeMessage, _effects: Effects) -> State:
@@ -305,9 +284,7 @@ class ExpectCertificateVerify:
         # Not before: until now this may be somebody who only shows the certificate.
         accept_identity(self.peer, self.config.accept_identity)
         transcript = self.transcript + message.raw
-        return ExpectFinished(
-            self.config, self.negotiated, self.secrets, transcript, self.authorities, self.peer, signature
-        )
+        return ExpectFinished(self.config, self.negotiated, self.secrets, transcript, self.own, self.peer, signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +295,7 @@ class ExpectFinished:
     negotiated: Negotiated
     secrets: HandshakeSecrets
     transcript: Transcript
-    authorities: tuple[bytes, ...]
+    own: OwnCertificate
     peer: ChainVerified
     signature: SignatureVerified
 
@@ -328,13 +305,11 @@ class ExpectFinished:
         finished = verify_finished(body, self.secrets.server, self.transcript.digest())
         transcript = self.transcript + message.raw
         application = _application_keys(self.config, self.negotiated, self.secrets, transcript, effects)
-        if self.negotiated.client_authenticated:
-            transcript = send_authentication(self.config, Purpose.CLIENT, self.authorities, transcript, effects)
+        transcript = self.own.send(transcript, effects)
         transcript = _send_finished(self.secrets, application, transcript, effects)
         effects.emit(self.negotiated.completed(self.peer, self.signature))
         return Traffic(
-            peer=self.peer,
-            authentication=self.signature,
+            authentication=(self.peer, self.signature),
             finished=finished,
             reading=application.server,
             writing=application.client,
@@ -370,8 +345,7 @@ class ExpectResumedFinished:
         effects.emit(self.negotiated.resumed(self.peer))
         facts: SessionFacts = self.peer.facts
         return Traffic(
-            peer=self.peer,
-            authentication=confirm_psk(finished),
+            authentication=(self.peer, confirm_psk(finished)),
             finished=finished,
             reading=application.server,
             writing=application.client,

@@ -104,8 +104,10 @@ def _extensions(config: ClientConfig, share: GroupPrivateShare) -> ext.Extension
         extensions[ExtensionType.ALPN] = ext.write_alpn(config.alpn)
     extensions[ExtensionType.RECORD_SIZE_LIMIT] = uint16(config.record_size_limit)
     extensions[ExtensionType.SUPPORTED_VERSIONS] = ext.write_client_versions()
-    # Sent without a session too: it tells a server that its tickets are welcome (§4.2.9).
-    extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES] = vector(1, bytes((ext.PSK_DHE_KE,)))
+    if config.credential is not None:
+        # Sent without a session too: it tells a server that its tickets are welcome (§4.2.9). An anonymous client has
+        # no use for them.
+        extensions[ExtensionType.PSK_KEY_EXCHANGE_MODES] = vector(1, bytes((ext.PSK_DHE_KE,)))
     extensions[ExtensionType.KEY_SHARE] = _key_share(share)
     return extensions
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final
 
 from pqtls.certificates import Credential
@@ -34,6 +35,13 @@ _MAX_RECORD_SIZE_LIMIT: Final = MAX_FRAGMENT + 1
 _MIN_RECORD_SIZE_LIMIT: Final = 64
 
 
+class ClientAuthentication(Enum):
+    """What a server does with a client that shows no certificate (RFC 8446 §4.4.2.4). All are asked for one."""
+
+    REQUIRED = "required"  # it is refused with certificate_required
+    OPTIONAL = "optional"  # it is served as nobody: its identity is ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointConfig:
     """What client and server share.
@@ -45,7 +53,6 @@ class EndpointConfig:
     `key_log` gets lines of the NSS key-log format, which lay the connection open: for development only.
     """
 
-    credential: Credential
     trust: TrustAnchors
     now: Callable[[], datetime.datetime]
     profiles: tuple[Profile, ...] = (QBITEL,)
@@ -61,20 +68,10 @@ class EndpointConfig:
         groups = [group for profile in self.profiles for group in profile.groups]
         if len(set(groups)) != len(groups):
             raise ConfigurationError("a key-exchange group is in two of the profiles: name each profile once")
-        for profile in self.profiles:
-            self._check_credential(profile)
         if not _MIN_RECORD_SIZE_LIMIT <= self.record_size_limit <= _MAX_RECORD_SIZE_LIMIT:
             raise ConfigurationError(
                 f"a record size limit of {self.record_size_limit} is not in "
                 f"{_MIN_RECORD_SIZE_LIMIT}..{_MAX_RECORD_SIZE_LIMIT} (RFC 8449 section 4)"
-            )
-
-    def _check_credential(self, profile: Profile) -> None:
-        if self.credential.signature_scheme not in profile.signature_schemes:
-            allowed = ", ".join(scheme.name for scheme in profile.signature_schemes)
-            raise ConfigurationError(
-                f"the certificate's key makes {self.credential.signature_scheme.name} signatures, "
-                f"but profile {profile.name} allows only {allowed}"
             )
 
     def profile_of(self, group_code_point: int) -> Profile | None:
@@ -89,10 +86,15 @@ class EndpointConfig:
 class ClientConfig(EndpointConfig):
     """A client: `server_name` goes out as SNI when given; `alpn` in order of preference.
 
+    `credential` is None for a client that has no certificate (yet): asked for one, it says so (RFC 8446 §4.4.2), and a
+    server that requires one refuses it. It has to be written, so that nobody is anonymous by oversight; and a client
+    that has one shows it or fails: it never goes on as nobody.
+
     A server that picks no ALPN protocol is accepted (and seen in HandshakeCompleted.alpn) unless `require_alpn`.
     `sessions` holds at most one session to resume; one that does not fit is left out, which costs a full handshake.
     """
 
+    credential: Credential | None
     server_name: str | None = None
     alpn: tuple[bytes, ...] = ()
     require_alpn: bool = False
@@ -101,6 +103,11 @@ class ClientConfig(EndpointConfig):
     def __post_init__(self) -> None:
         # slots=True makes a new class, which the zero-argument super() does not know.
         EndpointConfig.__post_init__(self)
+        if self.credential is not None:
+            check_credential(self.credential, self.profiles)
+        elif self.sessions:
+            # A ticket stands for the certificate of an earlier connection: whoever has none here means to be nobody.
+            raise ConfigurationError("a client without a credential has no session to resume: leave `sessions` empty")
         check_alpn(self.alpn)
         if self.server_name is not None and not (self.server_name.isascii() and 0 < len(self.server_name) <= 255):
             # RFC 6066 §3: ASCII (A-labels); DNS names have at most 255 bytes.
@@ -111,19 +118,39 @@ class ClientConfig(EndpointConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(EndpointConfig):
-    """A server, which always demands a client certificate, or a ticket that stands for one.
+    """A server, which always asks for a client certificate, or takes a ticket that stands for one.
+
+    `client_authentication` says what becomes of a client that shows none. Where it is OPTIONAL, such a client completes
+    the handshake with the peer_identity "" in HandshakeCompleted, gets no tickets, and `accept_identity` is not called:
+    there is no identity to accept. An owner that chooses OPTIONAL therefore looks at peer_identity before it grants
+    anything. A certificate that is shown is verified as strictly as ever, and refused if it is not perfect: nobody
+    becomes anonymous by showing a bad one.
 
     A client that offers ALPN of which nothing is in `alpn` is refused with no_application_protocol (RFC 7301 §3.2);
     one that offers none is refused only where `require_alpn` says so. Without `tickets` nothing is resumed.
     """
 
+    credential: Credential
+    client_authentication: ClientAuthentication = ClientAuthentication.REQUIRED
     alpn: tuple[bytes, ...] = ()
     require_alpn: bool = False
     tickets: TicketKeeper | None = None
 
     def __post_init__(self) -> None:
         EndpointConfig.__post_init__(self)
+        check_credential(self.credential, self.profiles)
         check_alpn(self.alpn)
+
+
+def check_credential(credential: Credential, profiles: tuple[Profile, ...]) -> None:
+    """Each profile that may be negotiated must allow the signatures that the credential's key makes."""
+    for profile in profiles:
+        if credential.signature_scheme not in profile.signature_schemes:
+            allowed = ", ".join(scheme.name for scheme in profile.signature_schemes)
+            raise ConfigurationError(
+                f"the certificate's key makes {credential.signature_scheme.name} signatures, "
+                f"but profile {profile.name} allows only {allowed}"
+            )
 
 
 def check_alpn(protocols: tuple[bytes, ...]) -> None:

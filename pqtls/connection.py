@@ -50,7 +50,7 @@ class Connection:
 
     @property
     def handshake_complete(self) -> bool:
-        """Whether both sides are verified and application data may flow."""
+        """Whether both sides are verified, as far as they demanded it, and application data may flow."""
         return isinstance(self._state, Traffic)
 
     @property
@@ -351,7 +351,8 @@ class Connection:
         name = f"alert {code}" if alert is None else alert.name.lower()
         if alert is Alert.CLOSE_NOTIFY:
             raise AlertReceived("the peer closed the connection during the handshake (close_notify)", alert)
-        raise AlertReceived(f"the peer refused us: {name}", alert)
+        hint = " (the server demands a certificate of its clients)" if alert is Alert.CERTIFICATE_REQUIRED else ""
+        raise AlertReceived(f"the peer refused us: {name}{hint}", alert)
 
     def _count_message_without_data(self) -> None:
         self._messages_without_data += 1

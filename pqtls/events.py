@@ -13,14 +13,22 @@ class HandshakeCompleted:
 
     profile: str
     group: str  # for example "X25519MLKEM1024"
-    signature_scheme: str  # what the peer signed with, for example "mldsa87"; when resumed, what it had signed with
+    # What the peer signed with, for example "mldsa87"; when resumed, what it had signed with; "" if it is anonymous.
+    signature_scheme: str
     cipher_suite: str
-    peer_identity: str  # the one URI of the peer's certificate: its SPIFFE ID
+    # The one URI of the peer's verified certificate, its SPIFFE ID; "" for a client that showed none, which only a
+    # server with ClientAuthentication.OPTIONAL has.
+    peer_identity: str
     peer_chain: tuple[bytes, ...] = field(repr=False)  # DER, leaf first, as the peer sent it
     alpn: bytes | None
     server_name: str | None
     resumed: bool  # whether a ticket stood for the certificates; peer_chain is empty then
-    client_authenticated: bool  # False only on a client whose server did not ask for its certificate
+    client_authenticated: bool  # False where the client showed no certificate: it has none, or was not asked for it
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """The DER of the peer's verified leaf; b"" where none was shown, or a ticket stood for it."""
+        return self.peer_chain[0] if self.peer_chain else b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pqtls import extensions as ext
-from pqtls.certificates import Purpose
+from pqtls.certificates import Credential, Purpose
 from pqtls.config import EndpointConfig, ignore_secret
 from pqtls.errors import Alert, CertificateRefused, IdentityRefused, ProtocolViolation
 from pqtls.events import HandshakeCompleted
@@ -14,6 +14,7 @@ from pqtls.groups import NamedGroup
 from pqtls.key_schedule import ApplicationSecrets, HandshakeSecrets, TrafficSecret
 from pqtls.messages import Certificate, CertificateEntry
 from pqtls.profiles import Profile
+from pqtls.provider import CryptoProvider
 from pqtls.sessions import SessionFacts
 from pqtls.states import Effects
 from pqtls.suites import CipherSuite
@@ -41,6 +42,10 @@ class Negotiated:
     def resumed(self, peer: ResumedPeer) -> HandshakeCompleted:
         """The event of a resumed handshake."""
         return self._event(peer.identity, peer.facts.signature_scheme.name, (), resumed=True)
+
+    def anonymous(self) -> HandshakeCompleted:
+        """The event of a server whose client showed no certificate."""
+        return self._event("", "", (), resumed=False)
 
     def _event(self, identity: str, scheme: str, chain: tuple[bytes, ...], *, resumed: bool) -> HandshakeCompleted:
         return HandshakeCompleted(
@@ -104,23 +109,21 @@ def check_certificate_entries(certificate: Certificate) -> None:
 
 
 def send_authentication(
-    config: EndpointConfig,
+    credential: Credential,
     own: Purpose,
     authorities: tuple[bytes, ...],
     transcript: Transcript,
     effects: Effects,
+    provider: CryptoProvider,
 ) -> Transcript:
     """Send Certificate and CertificateVerify (§4.4.2, §4.4.3); return the transcript with both.
 
     `authorities` are the names that the peer says it holds: what it holds itself is not sent.
     """
-    credential = config.credential
     chain = credential.chain_for(authorities)
     certificate = Certificate(b"", tuple(CertificateEntry(der, {}) for der in chain)).encode()
     transcript += certificate
-    verify = sign_transcript(
-        credential.private_key, credential.signature_scheme, own, transcript.digest(), config.provider
-    )
+    verify = sign_transcript(credential.private_key, credential.signature_scheme, own, transcript.digest(), provider)
     effects.send(certificate)
     effects.send(verify)
     return transcript + verify

@@ -1,23 +1,25 @@
 """The server's handshake (RFC 8446 appendix A.2): one class per state.
 
     start ─▶ ExpectClientHello ─▶ ExpectCertificate ─▶ ExpectCertificateVerify ─▶ ExpectFinished ─▶ Traffic
-                  │ retry ▲  │                                                                        ▲
-                  ▼       │  └─ resumed ─▶ ExpectResumedFinished ─────────────────────────────────────┘
-             ExpectSecondClientHello
+                  │ retry ▲  │                │ none, and none is required                            ▲
+                  ▼       │  │                └─────▶ ExpectAnonymousFinished ────────────────────────┤
+             ExpectSecondClientHello                                                                  │
+                             └─ resumed ─▶ ExpectResumedFinished ─────────────────────────────────────┘
 
-The server always demands a client certificate, or a ticket of its own that stands for one.
+The server always asks for a client certificate, or takes a ticket of its own that stands for one. Only where its owner
+says so is a client served that has neither.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pqtls import extensions as ext
 from pqtls.certificates import Purpose
 from pqtls.client_offer import ClientOffer, check_second_hello, read_offer
 from pqtls.config import ServerConfig
 from pqtls.connection import Connection
-from pqtls.errors import Alert, CertificateRefused, ProtocolViolation
+from pqtls.errors import Alert, ProtocolViolation
 from pqtls.extensions import ExtensionType
 from pqtls.framing import HandshakeMessage, HandshakeType
 from pqtls.groups import answer
@@ -47,11 +49,13 @@ from pqtls.states import Effects, State, expect
 from pqtls.traffic import ServerSide, Traffic
 from pqtls.transcript import Transcript
 from pqtls.verify import (
+    AnonymousPeer,
+    Authentication,
     ChainVerified,
-    FinishedVerified,
     PskVerified,
     ResumedPeer,
     SignatureVerified,
+    admit_without_certificate,
     verify_chain,
     verify_finished,
     verify_signature,
@@ -144,7 +148,9 @@ def _answer(
     if not attempts:
         request = _certificate_request(config, offer)
         effects.send(request)
-        transcript = send_authentication(config, Purpose.SERVER, offer.authorities, transcript + request, effects)
+        transcript = send_authentication(
+            config.credential, Purpose.SERVER, offer.authorities, transcript + request, effects, config.provider
+        )
     finished = encode_finished(secrets.server.finished(transcript.digest()))
     effects.send(finished)
     transcript += finished
@@ -177,21 +183,13 @@ class _Context:
         self,
         message: HandshakeMessage,
         transcript: Transcript,
-        peer: ChainVerified | ResumedPeer,
-        authentication: SignatureVerified | PskVerified,
-        facts: SessionFacts,
+        authentication: Authentication,
         effects: Effects,
-    ) -> State:
-        """Verify the client's Finished, change to its application keys, and send tickets."""
-        finished: FinishedVerified = verify_finished(
-            expect(message, HandshakeType.FINISHED), self.secrets.client, transcript.digest()
-        )
+    ) -> Traffic:
+        """Verify the client's Finished and change to its application keys; `transcript` ends before it."""
+        finished = verify_finished(expect(message, HandshakeType.FINISHED), self.secrets.client, transcript.digest())
         effects.read_with(self.application.client)
-        if self.offer.wants_tickets:
-            secret = self.application.resumption((transcript + message.raw).digest())
-            issue_tickets(self.config, facts, secret, effects)
         return Traffic(
-            peer=peer,
             authentication=authentication,
             finished=finished,
             reading=self.application.client,
@@ -199,6 +197,11 @@ class _Context:
             exporter=self.application.exporter,
             sessions=ServerSide(),
         )
+
+    def send_tickets(self, transcript: Transcript, facts: SessionFacts, effects: Effects) -> None:
+        """Send tickets to a client that has use for them; `transcript` ends with its Finished."""
+        if self.offer.wants_tickets:
+            issue_tickets(self.config, facts, self.application.resumption(transcript.digest()), effects)
 
 
 def _negotiated(offer: ClientOffer) -> Negotiated:
@@ -256,14 +259,14 @@ class ExpectCertificate:
     transcript: Transcript
 
     def handle(self, message: HandshakeMessage, _effects: Effects) -> State:
-        """Verify the chain; a client without a certificate is refused (§4.4.2.4)."""
+        """Verify the chain; whether a client may go on without one is its owner's to say (§4.4.2.4)."""
         certificate = Certificate.parse(expect(message, HandshakeType.CERTIFICATE))
         check_certificate_entries(certificate)
-        if not certificate.entries:
-            raise CertificateRefused(
-                "the client has no certificate; the mesh demands one", Alert.CERTIFICATE_REQUIRED, "no_certificate"
-            )
         config = self.context.config
+        transcript = self.transcript + message.raw
+        if not certificate.entries:
+            nobody = admit_without_certificate(certificate, config.client_authentication)
+            return ExpectAnonymousFinished(self.context, transcript, nobody)
         peer = verify_chain(
             certificate,
             config.trust,
@@ -272,7 +275,7 @@ class ExpectCertificate:
             self.context.negotiated.profile.signature_schemes,
             config.chain_cache,
         )
-        return ExpectCertificateVerify(self.context, self.transcript + message.raw, peer)
+        return ExpectCertificateVerify(self.context, transcript, peer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +312,25 @@ class ExpectFinished:
 
     def handle(self, message: HandshakeMessage, effects: Effects) -> State:
         """Verify Finished; the connection is up."""
+        state = self.context.finish(message, self.transcript, (self.peer, self.signature), effects)
         facts = self.context.negotiated.facts(self.peer, self.signature, self.context.config.trust)
-        state = self.context.finish(message, self.transcript, self.peer, self.signature, facts, effects)
+        self.context.send_tickets(self.transcript + message.raw, facts, effects)
         effects.emit(self.context.negotiated.completed(self.peer, self.signature))
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectAnonymousFinished:
+    """The client showed no certificate, so no signature follows; it confirms the handshake."""
+
+    context: _Context
+    transcript: Transcript
+    peer: AnonymousPeer
+
+    def handle(self, message: HandshakeMessage, effects: Effects) -> State:
+        """Verify Finished; the connection is up. No tickets: a session stands for a verified identity."""
+        state = self.context.finish(message, self.transcript, self.peer, effects)
+        effects.emit(replace(self.context.negotiated, client_authenticated=False).anonymous())
         return state
 
 
@@ -326,6 +345,7 @@ class ExpectResumedFinished:
 
     def handle(self, message: HandshakeMessage, effects: Effects) -> State:
         """Verify Finished; the connection is up."""
-        state = self.context.finish(message, self.transcript, self.peer, self.proof, self.peer.facts, effects)
+        state = self.context.finish(message, self.transcript, (self.peer, self.proof), effects)
+        self.context.send_tickets(self.transcript + message.raw, self.peer.facts, effects)
         effects.emit(self.context.negotiated.resumed(self.peer))
         return state

@@ -1,6 +1,7 @@
 """After the handshake: application data flows, keys change, tickets come (RFC 8446 §4.6).
 
-The proofs are fields without defaults: there is no traffic with a peer that was not verified.
+The proofs are fields without defaults: there is no traffic with a peer that was neither verified nor, by a server that
+may, admitted without a certificate.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pqtls.key_schedule import TrafficSecret
 from pqtls.messages import NewSessionTicket, encode_key_update, parse_key_update
 from pqtls.sessions import Session, SessionFacts
 from pqtls.states import Effects, State
-from pqtls.verify import ChainVerified, FinishedVerified, PskVerified, ResumedPeer, SignatureVerified
+from pqtls.verify import Authentication, FinishedVerified
 
 # Post-handshake messages cost us key derivations and the peer nothing: nobody honest sends this many without
 # application data in between. OpenSSL draws the same line for KeyUpdate.
@@ -69,10 +70,9 @@ class ServerSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """Both directions are up, with the proofs of a full handshake or those of a resumed one."""
+    """Both directions are up, with the proofs of a full handshake, of a resumed one, or of an anonymous client's."""
 
-    peer: ChainVerified | ResumedPeer
-    authentication: SignatureVerified | PskVerified
+    authentication: Authentication
     finished: FinishedVerified
     reading: TrafficSecret
     writing: TrafficSecret

@@ -13,7 +13,8 @@ from typing import Final
 
 from pqtls.certificates import Purpose, ValidatedChain, validate_chain
 from pqtls.chain_cache import ChainCache
-from pqtls.errors import Alert, DecodeError, MisuseError, ProtocolViolation
+from pqtls.config import ClientAuthentication
+from pqtls.errors import Alert, CertificateRefused, DecodeError, MisuseError, ProtocolViolation
 from pqtls.key_schedule import EarlySecret, TrafficSecret
 from pqtls.messages import Certificate, CertificateVerify
 from pqtls.profiles import Profile
@@ -66,6 +67,14 @@ class ResumedPeer(_Proof):
 
 
 @dataclass(frozen=True, slots=True)
+class AnonymousPeer(_Proof):
+    """The client was asked for a certificate and said that it has none, and the server serves such clients.
+
+    It has no identity, so that it fits nowhere where one is needed: it is a kind of peer of its own.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class PskVerified(_Proof):
     """The peer holds the resumption secret of that earlier handshake."""
 
@@ -80,6 +89,10 @@ class SignatureVerified(_Proof):
 @dataclass(frozen=True, slots=True)
 class FinishedVerified(_Proof):
     """The peer saw the same transcript and has the same secrets."""
+
+
+# What a peer has shown of itself, complete: a chain counts only with the signature of who holds its key.
+Authentication = tuple[ChainVerified, SignatureVerified] | tuple[ResumedPeer, PskVerified] | AnonymousPeer
 
 
 def verify_chain(
@@ -101,6 +114,17 @@ def verify_chain(
         # The lists are the same (they are in the key), but they may have grown too old within the hour.
         trust.check_revocation(found.path_ids, found.identity, now)
     return ChainVerified(_MADE_HERE, found, chain)
+
+
+def admit_without_certificate(message: Certificate, authentication: ClientAuthentication) -> AnonymousPeer:
+    """Take a client's Certificate message that has no entries (RFC 8446 §4.4.2.4), where the server may."""
+    if message.entries:
+        raise MisuseError("a client that shows a certificate is verified, or refused")
+    if authentication is not ClientAuthentication.OPTIONAL:
+        raise CertificateRefused(
+            "the client has no certificate; the mesh demands one", Alert.CERTIFICATE_REQUIRED, "no_certificate"
+        )
+    return AnonymousPeer(_MADE_HERE)
 
 
 def verify_resumption(

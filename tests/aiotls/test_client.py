@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import aiotls
-from pqtls import HandshakeCompleted, Session, TicketKeeper
+from pqtls import Alert, ClientAuthentication, HandshakeCompleted, Session, TicketKeeper
 from pqtls.provider import default_provider
 from tests.aiotls.conftest import Run
 from tests.aiotls.rig import Recorder, rig
@@ -119,6 +119,48 @@ def test_a_session_resumes_the_next_connection(run: Run) -> None:
                 accepted.transport.close()
                 await client.lost
                 assert not sessions.empty()
+
+    run(main())
+
+
+def test_a_client_without_a_certificate_is_nobody_to_a_server_that_serves_such_and_another_is_who_it_is(
+    run: Run,
+) -> None:
+    async def main() -> None:
+        server = pki.server_config(client_authentication=ClientAuthentication.OPTIONAL)
+        async with rig(config=server) as made:
+            for config, identity, certificate, shown in (
+                (pki.client_config(credential=None), "", b"", "anonymous"),
+                (pki.client_config(), pki.identity("client"), pki.leaf("client").der, pki.identity("client")),
+            ):
+                transport, client = await made.client(config)
+                accepted = await made.accepted.get()
+                assert accepted.transport is not None
+                assert accepted.transport.get_extra_info("peer_identity") == identity
+                assert accepted.transport.get_extra_info("peer_certificate") == certificate
+                assert repr(accepted.transport) == f"<TlsTransport open peer={shown}>"
+                assert transport.get_extra_info("peer_identity") == pki.identity("server")
+                assert transport.get_extra_info("peer_certificate") == pki.leaf("server").der
+                transport.write(b"data all the same")
+                await accepted.received(17)
+                transport.close()
+                assert await client.lost is None
+
+    run(main())
+
+
+def test_a_client_without_a_certificate_hears_from_a_server_that_requires_one_why_it_goes(run: Run) -> None:
+    async def main() -> None:
+        async with rig() as made:
+            _, client = await made.client(pki.client_config(credential=None))
+            lost = await client.lost
+            assert isinstance(lost, aiotls.PeerFailed)
+            assert lost.peer_error.alert is Alert.CERTIFICATE_REQUIRED
+            assert str(lost).endswith("certificate_required (the server demands a certificate of its clients)")
+            refused = await made.failures.get()
+            assert isinstance(refused, aiotls.PeerFailed)
+            assert refused.reason == "no_certificate"
+            assert made.accepted.empty()
 
     run(main())
 

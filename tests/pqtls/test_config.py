@@ -14,6 +14,7 @@ from pqtls.errors import ConfigurationError
 from pqtls.profiles import CNSA2, COMPAT, QBITEL
 from pqtls.provider import default_provider
 from tests.support import pki
+from tests.support.resumption import Mesh
 
 
 def _p384() -> pqtls.Credential:
@@ -39,6 +40,22 @@ def test_a_credential_that_the_profile_does_not_allow_is_refused_at_once(make: o
 
 def test_a_credential_that_the_profile_allows_is_taken() -> None:
     assert pki.client_config(credential=_p384(), profiles=(COMPAT,)).profiles == (COMPAT,)
+
+
+def test_a_client_may_have_no_credential_but_must_say_so() -> None:
+    assert pki.client_config(credential=None).credential is None
+    with pytest.raises(TypeError, match="credential"):
+        pqtls.ClientConfig(trust=pki.trust(), now=lambda: pki.NOW)  # type: ignore[call-arg]
+
+
+def test_a_client_without_a_credential_takes_up_no_session_of_somebody() -> None:
+    session = Mesh().session()
+    with pytest.raises(ConfigurationError, match="no session to resume"):
+        pki.client_config(credential=None, sessions=(session,))
+
+
+def test_a_server_requires_certificates_of_its_clients_unless_its_owner_says_otherwise() -> None:
+    assert pki.server_config().client_authentication is pqtls.ClientAuthentication.REQUIRED
 
 
 def test_whoever_the_roots_vouch_for_is_welcome_by_default() -> None:

@@ -39,7 +39,8 @@ def _chain() -> ChainVerified:
 
 def test_the_authentication_that_is_sent_holds_at_the_other_end() -> None:
     effects, before = _Sent(), Transcript("sha384", b"hellos")
-    after = send_authentication(pki.client_config(), Purpose.CLIENT, (), before, effects)
+    credential = pki.credential(pki.leaf("client"))
+    after = send_authentication(credential, Purpose.CLIENT, (), before, effects, PROVIDER)
     certificate, verify = effects.messages
     assert after.digest() == (before + certificate + verify).digest()
     joiner = HandshakeJoiner()

@@ -146,3 +146,15 @@ def test_a_server_that_was_never_shown_a_certificate_leaves_no_session() -> None
     body = bytes((0, 0, 14, 16)) + bytes(4) + vector(1, b"n") + vector(2, b"t") + vector(2, b"")
     server.send(bytes((4,)) + len(body).to_bytes(3, "big") + body)
     assert server.connection.events() == []
+
+
+def test_an_anonymous_client_says_that_tickets_are_of_no_use_to_it_and_drops_one_that_comes() -> None:
+    server = ScriptedServer(pqtls.ClientConnection(Mesh().client(credential=None)))
+    assert ExtensionType.PSK_KEY_EXCHANGE_MODES not in server.hello.extensions
+    server.finish_handshake(pki.credential(pki.leaf("server")))
+    (event,) = server.connection.events()
+    assert isinstance(event, pqtls.HandshakeCompleted)
+    assert not event.client_authenticated
+    body = bytes((0, 0, 14, 16)) + bytes(4) + vector(1, b"n") + vector(2, b"t") + vector(2, b"")
+    server.send(bytes((4,)) + len(body).to_bytes(3, "big") + body)
+    assert server.connection.events() == []

@@ -5,7 +5,8 @@ hypothesis may depend on it, or it could not repeat a run.
 
 Whatever the wire does to the bytes, four things hold: nothing but a PeerError ever comes out of an engine; what an
 engine hands out as data is a prefix of what the other was given to send, in that order; a handshake completes only
-where both saw the same peer; and an engine that failed is dead.
+where both saw the same peer (nobody is taken for anonymous who has a certificate, nor the other way round); and an
+engine that failed is dead.
 """
 
 from __future__ import annotations
@@ -58,19 +59,36 @@ class HostileWire(RuleBasedStateMachine):
         self.closed: set[str] = set()
         self.tampered = False
         self.identities: dict[str, str] = {}
+        self.right: dict[str, str] = {end: pki.identity(_other(end)) for end in _ENDS}
 
-    @initialize(resume=st.booleans(), complete=st.booleans())
-    def connect(self, resume: bool, complete: bool) -> None:
-        """Half of the runs begin after an honest handshake, half with none; half of either offer a session."""
+    @initialize(
+        resume=st.booleans(),
+        complete=st.booleans(),
+        authentication=st.sampled_from(pqtls.ClientAuthentication),
+        anonymous=st.booleans(),
+    )
+    def connect(
+        self, resume: bool, complete: bool, authentication: pqtls.ClientAuthentication, anonymous: bool
+    ) -> None:
+        """Half of the runs begin after an honest handshake, half with none; half of either offer a session.
+
+        Where the server serves clients without a certificate, half of them have none (and no session either).
+        """
         sessions: tuple[pqtls.Session, ...] = ()
-        server = pki.server_config(tickets=self.tickets)
-        if resume:
+        server = pki.server_config(tickets=self.tickets, client_authentication=authentication)
+        if anonymous and authentication is pqtls.ClientAuthentication.OPTIONAL:
+            self.right["server"] = ""
+            client = pki.client_config(credential=None)
+        elif resume:
             first = pqtls.ClientConnection(pki.client_config())
             pki.pump(first, pqtls.ServerConnection(server))
             sessions = tuple(e.session for e in first.events() if isinstance(e, pqtls.SessionReceived))[:1]
             assert sessions
+            client = pki.client_config(sessions=sessions)
+        else:
+            client = pki.client_config()
         self.connections = {
-            "client": pqtls.ClientConnection(pki.client_config(sessions=sessions)),
+            "client": pqtls.ClientConnection(client),
             "server": pqtls.ServerConnection(server),
         }
         if complete:
@@ -222,7 +240,7 @@ class HostileWire(RuleBasedStateMachine):
     @invariant()
     def nobody_believes_anybody_else(self) -> None:
         for end, identity in self.identities.items():
-            assert identity == pki.identity(_other(end))
+            assert identity == self.right[end]
 
     @invariant()
     def whoever_completed_has_proofs(self) -> None:

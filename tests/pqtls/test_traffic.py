@@ -223,5 +223,5 @@ def test_a_receiver_that_has_closed_asks_for_nothing() -> None:
 
 
 def test_traffic_cannot_be_made_without_the_proofs() -> None:
-    with pytest.raises(TypeError, match=r"peer.*authentication.*finished"):
+    with pytest.raises(TypeError, match=r"authentication.*finished"):
         Traffic(reading=None, writing=None, exporter=None, sessions=None)  # type: ignore[call-arg,arg-type]

@@ -9,13 +9,14 @@ import pytest
 from pqtls import verify
 from pqtls.certificates import Purpose
 from pqtls.chain_cache import ChainCache
+from pqtls.config import ClientAuthentication
 from pqtls.errors import Alert, CertificateRefused, MisuseError, ProtocolViolation
 from pqtls.key_schedule import TrafficSecret
 from pqtls.messages import Certificate, CertificateEntry, CertificateVerify
 from pqtls.provider_cryptography import PROVIDER
 from pqtls.signatures import ECDSA_SECP384R1_SHA384, MLDSA87
 from pqtls.suites import TLS_AES_256_GCM_SHA384
-from pqtls.verify import ChainVerified, FinishedVerified, PskVerified, ResumedPeer, SignatureVerified
+from pqtls.verify import AnonymousPeer, ChainVerified, FinishedVerified, PskVerified, ResumedPeer, SignatureVerified
 from tests.support import pki
 
 _DIGEST = bytes(range(48))
@@ -56,6 +57,7 @@ def test_a_chain_that_does_not_hold_gives_no_proof() -> None:
     [
         (ChainVerified, (None, ())),
         (ResumedPeer, (None,)),
+        (AnonymousPeer, ()),
         (PskVerified, ()),
         (SignatureVerified, (MLDSA87,)),
         (FinishedVerified, ()),
@@ -64,6 +66,25 @@ def test_a_chain_that_does_not_hold_gives_no_proof() -> None:
 def test_nobody_else_makes_a_proof(proof: type, arguments: tuple[object, ...]) -> None:
     with pytest.raises(MisuseError, match=f"{proof.__name__} is a proof: only pqtls.verify makes it"):
         proof(object(), *arguments)
+
+
+def test_an_empty_certificate_message_proves_nobody_where_the_server_serves_nobody_in_particular() -> None:
+    proof = verify.admit_without_certificate(Certificate(b"", ()), ClientAuthentication.OPTIONAL)
+    assert isinstance(proof, AnonymousPeer)
+    assert not hasattr(proof, "identity")
+
+
+def test_an_empty_certificate_message_proves_nothing_where_a_certificate_is_required() -> None:
+    with pytest.raises(CertificateRefused, match="demands one") as caught:
+        verify.admit_without_certificate(Certificate(b"", ()), ClientAuthentication.REQUIRED)
+    assert (caught.value.alert, caught.value.reason) == (Alert.CERTIFICATE_REQUIRED, "no_certificate")
+
+
+@pytest.mark.parametrize("authentication", ClientAuthentication)
+def test_whoever_shows_a_certificate_is_never_taken_for_nobody(authentication: ClientAuthentication) -> None:
+    message = Certificate(b"", (CertificateEntry(b"anything", {}),))
+    with pytest.raises(MisuseError, match="verified, or refused"):
+        verify.admit_without_certificate(message, authentication)
 
 
 def test_a_signature_over_this_transcript_in_this_role_is_proved() -> None:
