@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-# What a Kubernetes Secret holds.
-MAX_DOCUMENT: Final = 1 << 20
+# A Kubernetes Secret holds 1 MiB; this leaves room for what a store writes beside the document.
+MAX_DOCUMENT: Final = (1 << 20) - 1024
 # The state of certmgr/state.py. The others are certmgr/peers.py's, one or more per replica.
 AUTHORITY_DOCUMENT: Final = "authority"
 PEERS_PREFIX: Final = "peers-"
@@ -30,7 +30,10 @@ class StoreUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document and the store's name for this version of it, which nobody else interprets."""
+    """A document and the store's name for this version of it, which nobody else interprets.
+
+    Each save gives a version that never was before: a change and its undoing are two.
+    """
 
     document: bytes = field(repr=False)
     version: str

@@ -1,0 +1,188 @@
+"""A folder as the store: one file per document, whole or not at all, changed under a lock.
+
+    authority.state   peers-….state   .lock
+
+A file is one line, `qbitel-store 1 <version>`, and the document behind it. All writers of a folder, the command line
+among them, hold the lock for the few milliseconds of a change; the kernel takes it from a process that dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from certmgr.storage import SECRET_MODE, File, read_file, shown, write_files
+from certmgr.store import MAX_DOCUMENT, StoreConflict, Stored, StoreUnavailable
+from mesh.errors import UserError
+
+SUFFIX: Final = ".state"
+_LOCK_FILE: Final = ".lock"
+_HEADER: Final = re.compile(rb"qbitel-store 1 ([0-9a-f]{32})\n")
+_HEADER_SIZE: Final = len(b"qbitel-store 1 ") + 32 + 1
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,98}[a-z0-9])?\Z")
+# Of others' changes, which take milliseconds each; whoever waits longer finds a disk that hangs.
+_LOCK_SECONDS: Final = 10.0
+_LOCK_POLL_SECONDS: Final = 0.005
+# How soon a change by another process is seen: one stat() call each time.
+_WATCH_SECONDS: Final = 0.25
+# What a disk may recover from; everything else about a folder is its owner's to mend.
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+_Result = TypeVar("_Result")
+
+
+class FolderStore:
+    """Documents in `folder`, which is made with mode 0700 at the first save. A certmgr.store.Store."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def load(self, name: str) -> Stored | None:
+        """See Store.load."""
+        return await _in_thread(lambda: self._load(name))
+
+    async def save(self, name: str, document: bytes, expected: str | None) -> str:
+        """See Store.save."""
+        return await _in_thread(lambda: self._save(name, document, expected))
+
+    async def delete(self, name: str, expected: str) -> None:
+        """See Store.delete."""
+        await _in_thread(lambda: self._delete(name, expected))
+
+    async def names(self) -> Sequence[str]:
+        """See Store.names."""
+        return await _in_thread(self._names)
+
+    async def changed(self, name: str, version: str | None) -> None:
+        """See Store.changed."""
+        seen = None
+        while True:
+            # Compared before it is read: most of the time nothing has changed, and reading is a megabyte.
+            if (signature := await _in_thread(lambda: self._signature(name))) != seen or seen is None:
+                stored = await self.load(name)
+                if (stored.version if stored else None) != version:
+                    return
+                seen = signature
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    def _load(self, name: str) -> Stored | None:
+        path = self._path(name)
+        if not os.path.lexists(path):
+            return None
+        content = read_file(path, secret=True)
+        header = _HEADER.match(content)
+        if header is None:
+            raise UserError(f"{shown(path)} is no document of this store; restore it from a backup, or remove it")
+        return Stored(content[header.end() :], header[1].decode())
+
+    def _save(self, name: str, document: bytes, expected: str | None) -> str:
+        if len(document) > MAX_DOCUMENT:
+            raise UserError(f"the document {name!r} would have {len(document)} bytes; a store keeps {MAX_DOCUMENT}")
+        path = self._path(name)
+        with self._lock():
+            self._expect(name, expected)
+            self._sweep()
+            version = secrets.token_hex(16)
+            content = b"qbitel-store 1 " + version.encode() + b"\n" + document
+            self._write(File(path.name, content, SECRET_MODE))
+        return version
+
+    def _write(self, file: File) -> None:
+        try:
+            write_files(self._folder, [file], replace=True)
+        except UserError as error:
+            # It has the better words; whether trying again may help only the system's error says.
+            if isinstance(error.__context__, OSError) and error.__context__.errno in _PASSING:
+                raise StoreUnavailable(str(error)) from None
+            raise
+
+    def _delete(self, name: str, expected: str) -> None:
+        path = self._path(name)
+        if not os.path.lexists(path):
+            return
+        with self._lock():
+            stored = self._load(name)
+            if stored is None:
+                return
+            if stored.version != expected:
+                raise StoreConflict(name)
+            path.unlink()
+
+    def _names(self) -> list[str]:
+        try:
+            found = [path.name for path in self._folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        names = (entry.removesuffix(SUFFIX) for entry in found if entry.endswith(SUFFIX))
+        return sorted(name for name in names if _NAME.match(name))
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.match(name):
+            raise ValueError(f"{name!r} is no name of a document")
+        return self._folder / (name + SUFFIX)
+
+    def _signature(self, name: str) -> tuple[int, int, int] | None:
+        try:
+            status = self._path(name).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def _expect(self, name: str, expected: str | None) -> None:
+        stored = self._load(name)
+        if (stored.version if stored else None) != expected:
+            raise StoreConflict(name)
+
+    def _sweep(self) -> None:
+        """Remove what writers left behind that were killed: with the lock held, no temporary file is anybody's."""
+        for path in self._folder.iterdir():
+            if path.name.startswith(".") and path.name.endswith(".tmp") and f"{SUFFIX}." in path.name:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the folder's lock. It is a file of its own, because the documents are replaced by rename."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
+        try:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while not _locked(descriptor):
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(f"another process holds the lock of {shown(self._folder)} and does not end")
+                time.sleep(_LOCK_POLL_SECONDS)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _in_thread(work: Callable[[], _Result]) -> _Result:
+    """Run what waits for a disk or a lock off the loop, and tell what passes from what somebody must mend.
+
+    A caller that is cancelled does not undo a change that is under way: it is finished in its thread.
+    """
+    try:
+        return await asyncio.to_thread(work)
+    except OSError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: OSError) -> Exception:
+    message = f"{shown(error.filename or 'the store')}: {error.strerror or error}"
+    return StoreUnavailable(message) if error.errno in _PASSING else UserError(message)
