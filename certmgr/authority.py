@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from certmgr.profiles import (
     BACKDATE,
+    INTERMEDIATE_VALIDITY,
     MAX_ALTERNATIVE_NAMES,
     MAX_COMMON_NAME,
     MAX_ROOT_VALIDITY,
@@ -30,6 +31,7 @@ from certmgr.profiles import (
     ROOT_VALIDITY,
     WORKLOAD_VALIDITY,
     ProfiledExtension,
+    intermediate_extensions,
     key_identifier,
     root_extensions,
     workload_extensions,
@@ -43,6 +45,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 # and inner dashes.
 _MAX_DNS_NAME: Final = 253
 _DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
+# Hexadecimal digits of a key's identifier in an authority's name: 32 bits, as authorities are few.
+_NAME_MARK: Final = 8
 # What `cryptography` raises where an extension is missing, or where those of a foreign one are broken.
 _NO_SUCH_EXTENSION: Final = (
     x509.ExtensionNotFound,
@@ -120,18 +124,24 @@ class WorkloadRequest:
 
 
 def create_root(
-    subject: str, now: datetime.datetime, validity: datetime.timedelta = ROOT_VALIDITY
+    subject: str,
+    now: datetime.datetime,
+    validity: datetime.timedelta = ROOT_VALIDITY,
+    *,
+    distinct: bool = False,
 ) -> CertificateAndKey:
     """Return a new self-signed ML-DSA-87 root whose name is `subject` in RFC 4514's form, `CN=…,O=…`.
 
-    It is valid from BACKDATE before `now` (aware, cut to the second) to `validity` after it, that last second
-    included. Raises UserError for a subject that cannot be parsed or is empty, and for a validity out of
-    range.
+    `distinct` puts distinct_name's mark into it, for roots that peers trust beside others. It is valid from BACKDATE
+    before `now` (aware, cut to the second) to `validity` after it, that last second included. Raises UserError for a
+    subject that cannot be parsed or is empty, and for a validity out of range.
     """
     name = _parse_subject(subject)
     _check_validity(validity, MAX_ROOT_VALIDITY, "root")
     moment = whole_second(now)
     private_key = MLDSA87PrivateKey.generate()
+    if distinct:
+        name = distinct_name(name, private_key.public_key())
     try:
         certificate = sign_certificate(
             subject=name,
@@ -148,32 +158,116 @@ def create_root(
     return CertificateAndKey(certificate, private_key)
 
 
-def issue_workload(request: WorkloadRequest, issuer: CertificateAndKey, now: datetime.datetime) -> CertificateAndKey:
-    """Return a new ML-DSA-87 key and the leaf that `issuer` signs for it.
+def create_intermediate(
+    subject: str | x509.Name,
+    root: CertificateAndKey,
+    now: datetime.datetime,
+    validity: datetime.timedelta = INTERMEDIATE_VALIDITY,
+) -> CertificateAndKey:
+    """Return a new ML-DSA-87 key and the intermediate that `root` signs for it, named distinct_name of `subject`.
 
-    The leaf's days lie inside its issuer's: a path that is checked with the issuer's dates (RFC 5280 §6.1.3)
-    would end there anyway, and nobody should learn that from a failed handshake. Raises UserError where
-    `issuer` is no authority or is not valid at `now` (aware, cut to the second).
+    Its days lie inside the root's. Raises UserError as create_root does, and where `root` is no authority or is not
+    valid at `now` (aware, cut to the second).
+    """
+    private_key, request = request_intermediate(subject)
+    return CertificateAndKey(sign_intermediate(request, root, now, validity), private_key)
+
+
+def request_intermediate(subject: str | x509.Name) -> tuple[MLDSA87PrivateKey, x509.CertificateSigningRequest]:
+    """Return a new ML-DSA-87 key and the request (PKCS #10) that a root elsewhere signs.
+
+    Raises UserError for a subject that cannot be parsed or is empty.
+    """
+    name = _parse_subject(subject) if isinstance(subject, str) else subject
+    private_key = MLDSA87PrivateKey.generate()
+    try:
+        name = distinct_name(name, private_key.public_key())
+        request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(private_key, None)
+    except ValueError as error:
+        raise _no_subject(name.rfc4514_string(), error) from None
+    return private_key, request
+
+
+def sign_intermediate(
+    request: x509.CertificateSigningRequest,
+    root: CertificateAndKey,
+    now: datetime.datetime,
+    validity: datetime.timedelta = INTERMEDIATE_VALIDITY,
+) -> x509.Certificate:
+    """Return the intermediate that `request` asks `root` for: its name, with distinct_name's mark, and its key.
+
+    Whatever else it asks for is not looked at: what an intermediate may do is ours to say. Raises UserError for a
+    request that cannot be read, is not signed by its own key or is for another kind of key, and as create_intermediate.
+    """
+    _check_validity(validity, MAX_ROOT_VALIDITY, "intermediate")
+    moment = whole_second(now)
+    check_issuer(root.certificate, moment)
+    subject, public_key = _requested(request)
+    return sign_certificate(
+        subject=distinct_name(subject, public_key),
+        issuer=root.certificate.subject,
+        public_key=public_key,
+        not_before=max(moment - BACKDATE, root.certificate.not_valid_before_utc),
+        not_after=min(moment + validity, root.certificate.not_valid_after_utc),
+        extensions=intermediate_extensions(public_key, issuer_key_identifier(root)),
+        signing_key=root.private_key,
+    )
+
+
+def distinct_name(name: x509.Name, public_key: MLDSA87PublicKey) -> x509.Name:
+    """`name` with the first 8 hexadecimal digits of the key's identifier at the end of its common name.
+
+    Peers look authorities up by name, so no two may have the same. A common name is shortened where the mark would not
+    fit (RFC 5280 allows 64 characters); a name that has the mark already stays as it is.
+    """
+    mark = key_identifier(public_key).digest[: _NAME_MARK // 2].hex()
+    common_names = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    text = str(common_names[-1].value) if common_names else ""
+    if text == mark or text.endswith(f" {mark}"):
+        return name
+    room = MAX_COMMON_NAME - len(mark) - 1
+    marked = f"{text.encode()[:room].decode(errors='ignore').rstrip()} {mark}".lstrip()
+    attribute = x509.NameAttribute(NameOID.COMMON_NAME, marked)
+    if not common_names:
+        return x509.Name([*name, attribute])
+    return x509.Name(
+        x509.RelativeDistinguishedName(attribute if one == common_names[-1] else one for one in rdn)
+        for rdn in name.rdns
+    )
+
+
+def issue_workload(request: WorkloadRequest, issuer: CertificateAndKey, now: datetime.datetime) -> CertificateAndKey:
+    """Return a new ML-DSA-87 key and the leaf that `issuer` signs for it; as `certify_workload`."""
+    private_key = MLDSA87PrivateKey.generate()
+    return CertificateAndKey(certify_workload(request, private_key.public_key(), issuer, now), private_key)
+
+
+def certify_workload(
+    request: WorkloadRequest, public_key: MLDSA87PublicKey, issuer: CertificateAndKey, now: datetime.datetime
+) -> x509.Certificate:
+    """Return the leaf that `issuer` signs for a key that somebody else keeps.
+
+    The caller has made sure that the workload holds the private key. The leaf's days lie inside its issuer's: a path
+    that is checked with the issuer's dates (RFC 5280 §6.1.3) would end there anyway, and nobody should learn that from
+    a failed handshake. Raises UserError where `issuer` is no authority or is not valid at `now` (aware, cut to the
+    second).
     """
     moment = whole_second(now)
     check_issuer(issuer.certificate, moment)
-    private_key = MLDSA87PrivateKey.generate()
-    subject = _common_name(request.common_name)
-    certificate = sign_certificate(
-        subject=subject,
+    return sign_certificate(
+        subject=_common_name(request.common_name),
         issuer=issuer.certificate.subject,
-        public_key=private_key.public_key(),
+        public_key=public_key,
         not_before=max(moment - BACKDATE, issuer.certificate.not_valid_before_utc),
         not_after=min(moment + request.validity, issuer.certificate.not_valid_after_utc),
         extensions=workload_extensions(
-            private_key.public_key(),
+            public_key,
             issuer_key_identifier(issuer),
             alternative_names(request),
             subject_is_empty=not request.common_name,
         ),
         signing_key=issuer.private_key,
     )
-    return CertificateAndKey(certificate, private_key)
 
 
 def check_dns_name(name: str) -> str:
@@ -256,6 +350,19 @@ def check_issuer(certificate: x509.Certificate, moment: datetime.datetime) -> No
             f"the authority's certificate begins only at {_shown_time(certificate.not_valid_before_utc)}; "
             "set this machine's clock"
         )
+
+
+def _requested(request: x509.CertificateSigningRequest) -> tuple[x509.Name, MLDSA87PublicKey]:
+    """The name and the key in a request, whose signature is valid. UserError where that cannot be said."""
+    try:
+        subject, public_key, signed = request.subject, request.public_key(), request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm):
+        raise UserError("the request cannot be read; make a new one with `qbitel ca request`") from None
+    if not isinstance(public_key, MLDSA87PublicKey):
+        raise UserError("the request's key is not ML-DSA-87; make a new one with `qbitel ca request`")
+    if not signed:
+        raise UserError("the request is not signed by the key that it names; make a new one with `qbitel ca request`")
+    return subject, public_key
 
 
 def _public_key(certificate: x509.Certificate) -> CertificatePublicKeyTypes | None:

@@ -90,6 +90,17 @@ def kem_public_key(certificate: x509.Certificate) -> MLKEM1024PublicKey:
     return public_key
 
 
+def load_kem_private_key(pem: bytes) -> MLKEM1024PrivateKey:
+    """The unencrypted ML-KEM-1024 key in `pem`, as KemCertificateAndKey writes it; UserError for anything else."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise UserError("the ML-KEM key cannot be read; give the workload's kem.key, unencrypted") from None
+    if not isinstance(key, MLKEM1024PrivateKey):
+        raise UserError("the key is not one of ML-KEM-1024; give the workload's kem.key")
+    return key
+
+
 def _not_for_encryption() -> UserError:
     return UserError("the certificate is not an ML-KEM-1024 one for keyEncipherment alone; give the workload's kem.crt")
 

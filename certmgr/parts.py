@@ -65,8 +65,11 @@ class Authority(Protocol):
         """
         ...
 
-    async def acknowledge(self, identity: str, instance: str, anchors: str) -> None:
-        """This peer trusts what a bundle with these `anchors` names. Raises StoreUnavailable."""
+    async def acknowledge(self, identity: str, instance: str, anchors: str, serial: str = "") -> None:
+        """This peer trusts what a bundle with these `anchors` names. Raises Refused, StoreUnavailable.
+
+        `serial` is that of the certificate which it showed, in lower-case hexadecimal digits; "" stands for its newest.
+        """
         ...
 
     def is_revoked(self, certificate: x509.Certificate) -> bool:

@@ -23,7 +23,9 @@ ROOT_VALIDITY: Final = datetime.timedelta(days=3652)  # ten years, leap days inc
 # Beyond a human generation nobody is left who knows where the key lies; it also keeps every date far below
 # 9999.
 MAX_ROOT_VALIDITY: Final = datetime.timedelta(days=30 * 366)
-# Nothing revokes a leaf yet: a stolen key is worth what is left of its certificate's day.
+# Signs leaves in the root's place, so that the root's key can lie elsewhere; it is replaced while a third is left.
+INTERMEDIATE_VALIDITY: Final = datetime.timedelta(days=365)
+# Where no revocation list gets to a peer, a stolen key is worth what is left of its certificate's day.
 WORKLOAD_VALIDITY: Final = datetime.timedelta(hours=24)
 # What public authorities allowed for years (13 months): the most that a certificate without rotation should
 # have.
@@ -33,6 +35,8 @@ MAX_WORKLOAD_VALIDITY: Final = datetime.timedelta(days=398)
 BACKDATE: Final = datetime.timedelta(minutes=5)
 # Room for one tier of intermediates (RFC 5280 §4.2.1.9 counts the CA certificates between root and leaf).
 ROOT_PATH_LENGTH: Final = 1
+# An intermediate signs leaves and nothing else.
+INTERMEDIATE_PATH_LENGTH: Final = 0
 # RFC 5280 appendix A: ub-common-name.
 MAX_COMMON_NAME: Final = 64
 # Names beyond the SPIFFE id. 100 names of 255 bytes make 26 kB, which stays under the 100 kB that OpenSSL
@@ -56,6 +60,18 @@ def root_extensions(public_key: MLDSA87PublicKey) -> tuple[ProfiledExtension, ..
         ProfiledExtension(x509.BasicConstraints(ca=True, path_length=ROOT_PATH_LENGTH), critical=True),
         ProfiledExtension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True),
         ProfiledExtension(key_identifier(public_key), critical=False),
+    )
+
+
+def intermediate_extensions(
+    public_key: MLDSA87PublicKey, issuer: x509.SubjectKeyIdentifier
+) -> tuple[ProfiledExtension, ...]:
+    """What an intermediate says: what a root does, but that there is no further authority below, and who is above."""
+    return (
+        ProfiledExtension(x509.BasicConstraints(ca=True, path_length=INTERMEDIATE_PATH_LENGTH), critical=True),
+        ProfiledExtension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True),
+        ProfiledExtension(key_identifier(public_key), critical=False),
+        ProfiledExtension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False),
     )
 
 

@@ -24,10 +24,15 @@ from hypothesis import strategies as st
 from certmgr.authority import (
     CertificateAndKey,
     WorkloadRequest,
+    certify_workload,
     check_dns_name,
+    create_intermediate,
     create_root,
+    distinct_name,
     is_authority,
     issue_workload,
+    request_intermediate,
+    sign_intermediate,
     spiffe_id_of,
 )
 from certmgr.profiles import MAX_ROOT_VALIDITY, MAX_WORKLOAD_VALIDITY
@@ -251,6 +256,98 @@ def test_only_ca_true_together_with_key_cert_sign_makes_an_authority(
     extensions: tuple[x509.ExtensionType, ...],
 ) -> None:
     assert not is_authority(foreign_certificate(MLDSA87PrivateKey.generate(), *extensions))
+
+
+# Intermediates
+
+
+def test_a_chain_over_an_intermediate_holds_and_ends_no_later_than_its_issuers(
+    root: CertificateAndKey, request_web: WorkloadRequest
+) -> None:
+    intermediate = create_intermediate("CN=Signer", root, NOON)
+    leaf = issue_workload(request_web, intermediate, NOON).certificate
+    store = verification.Store([root.certificate])
+    verifier = verification.PolicyBuilder().store(store).time(NOON).build_client_verifier()
+
+    assert verifier.verify(leaf, [intermediate.certificate]).chain == [leaf, intermediate.certificate, root.certificate]
+    assert intermediate.certificate.not_valid_after_utc == NOON + datetime.timedelta(days=365)
+    late = create_intermediate("CN=Signer", root, root.certificate.not_valid_after_utc - 60 * SECOND)
+    assert late.certificate.not_valid_after_utc == root.certificate.not_valid_after_utc
+
+
+def test_an_intermediate_s_certificates_end_where_a_third_tier_would_begin(
+    root: CertificateAndKey, request_web: WorkloadRequest
+) -> None:
+    intermediate = create_intermediate("CN=Signer", root, NOON)
+    third = create_intermediate("CN=Third", intermediate, NOON)
+    leaf = issue_workload(request_web, third, NOON).certificate
+    store = verification.Store([root.certificate])
+    verifier = verification.PolicyBuilder().store(store).time(NOON).build_client_verifier()
+
+    with pytest.raises(verification.VerificationError):
+        verifier.verify(leaf, [third.certificate, intermediate.certificate])
+
+
+def test_a_leaf_is_made_for_a_key_that_somebody_else_keeps(
+    root: CertificateAndKey, request_web: WorkloadRequest
+) -> None:
+    public_key = MLDSA87PrivateKey.generate().public_key()
+    leaf = certify_workload(request_web, public_key, root, NOON)
+
+    assert leaf.public_key() == public_key
+    leaf.verify_directly_issued_by(root.certificate)
+
+
+def test_authorities_of_one_subject_have_names_of_their_own(root: CertificateAndKey) -> None:
+    made = [create_root("CN=Same,O=Example", NOON, distinct=True) for _ in range(2)]
+    made += [create_intermediate("CN=Same,O=Example", root, NOON) for _ in range(2)]
+
+    assert len({one.certificate.subject for one in made}) == 4
+    for one in made:
+        identifier = one.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+        assert one.certificate.subject.rfc4514_string() == f"CN=Same {identifier.hex()[:8]},O=Example"
+
+
+@pytest.mark.parametrize("subject", ["O=Example", "CN=" + "x" * 64, "CN=" + "ü" * 32, "CN=a+O=b", "CN=a,CN=b"])
+def test_any_name_gets_its_mark_once_and_keeps_what_else_is_in_it(subject: str) -> None:
+    key = MLDSA87PrivateKey.generate().public_key()
+    name = x509.Name.from_rfc4514_string(subject)
+    marked = distinct_name(name, key)
+
+    assert marked != name
+    assert distinct_name(marked, key) == marked
+    assert [one for one in name if one.oid != NameOID.COMMON_NAME] == [
+        one for one in marked if one.oid != NameOID.COMMON_NAME
+    ]
+
+
+def test_a_root_elsewhere_signs_a_request_for_what_an_intermediate_is_and_nothing_else(root: CertificateAndKey) -> None:
+    key, request = request_intermediate("CN=Mesh")
+    certificate = sign_intermediate(request, root, NOON)
+
+    assert CertificateAndKey(certificate, key)
+    assert certificate.subject == request.subject
+    greedy = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(root.certificate.subject)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=7), critical=True)
+        .sign(key, None)
+    )
+    signed = sign_intermediate(greedy, root, NOON)
+    assert signed.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
+    assert signed.subject != root.certificate.subject
+
+
+def test_a_request_of_another_key_or_with_a_broken_signature_is_refused(root: CertificateAndKey) -> None:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(root.certificate.subject)
+    with pytest.raises(UserError, match="not ML-DSA-87"):
+        sign_intermediate(builder.sign(MLDSA65PrivateKey.generate(), None), root, NOON)
+    der = bytearray(request_intermediate("CN=Mesh")[1].public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    with pytest.raises(UserError, match="not signed by the key"):
+        sign_intermediate(x509.load_der_x509_csr(bytes(der)), root, NOON)
+    with pytest.raises(UserError, match="no subject"):
+        request_intermediate("nonsense")
 
 
 # Chains, as a peer checks them

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 
 from certmgr.authority import CertificateAndKey, WorkloadRequest, create_root, spiffe_id_of
-from certmgr.kem import KemCertificateAndKey, certify_kem, issue_kem, kem_public_key
+from certmgr.kem import KemCertificateAndKey, certify_kem, issue_kem, kem_public_key, load_kem_private_key
 from mesh.errors import UserError
 
 
@@ -73,3 +73,10 @@ def test_a_key_of_another_certificate_is_refused_and_none_is_shown(issued: KemCe
     with pytest.raises(UserError, match=r"does not belong"):
         KemCertificateAndKey(issued.certificate, MLKEM1024PrivateKey.generate())
     assert "private" not in repr(issued)
+
+
+def test_a_key_is_loaded_and_what_is_none_is_refused(issued: KemCertificateAndKey, web: CertificateAndKey) -> None:
+    assert load_kem_private_key(issued.private_key_pem).public_key() == issued.private_key.public_key()
+    for pem in (b"", b"nonsense", issued.certificate_pem, web.private_key_pem):
+        with pytest.raises(UserError, match=r"kem\.key"):
+            load_kem_private_key(pem)

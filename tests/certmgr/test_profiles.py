@@ -59,6 +59,19 @@ def test_a_root_says_that_it_may_sign_certificates_and_crls_and_nothing_else(
     assert not found[ExtensionOID.SUBJECT_KEY_IDENTIFIER].critical
 
 
+def test_an_intermediate_says_what_a_root_does_but_allows_no_authority_below(public_key: MLDSA87PublicKey) -> None:
+    issuer = x509.SubjectKeyIdentifier(b"i" * 20)
+    found = by_oid(profiles.intermediate_extensions(public_key, issuer))
+    roots = by_oid(profiles.root_extensions(public_key))
+
+    assert set(found) == {*roots, ExtensionOID.AUTHORITY_KEY_IDENTIFIER}
+    constraints = found[ExtensionOID.BASIC_CONSTRAINTS]
+    assert constraints.critical
+    assert constraints.value == x509.BasicConstraints(ca=True, path_length=0)
+    assert found[ExtensionOID.KEY_USAGE] == roots[ExtensionOID.KEY_USAGE]
+    assert found[ExtensionOID.AUTHORITY_KEY_IDENTIFIER].value == x509.AuthorityKeyIdentifier(issuer.digest, None, None)
+
+
 def test_a_leaf_says_that_it_signs_handshakes_in_both_roles_and_is_no_authority(
     public_key: MLDSA87PublicKey,
 ) -> None:

@@ -1,0 +1,355 @@
+"""The running authority: the state in its store, the audit log and the pure parts, put together (ADR 12).
+
+Several replicas run on one store. What all of them do is issue; what only the leader does is in certmgr/upkeep.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
+
+from certmgr.authority import CertificateAndKey, WorkloadRequest, certify_workload, issue_workload
+from certmgr.bundle import bundle_of
+from certmgr.kem import certify_kem
+from certmgr.ledger import Ledger
+from certmgr.parts import Bundle, Issued, Parts
+from certmgr.peers import Peer
+from certmgr.proofs import Method, ProvenIdentity, Reason, Refused
+from certmgr.requests import check_csr
+from certmgr.revocation import is_revoked
+from certmgr.state import AuthorityState, Generation
+from certmgr.store import AUTHORITY_DOCUMENT, StoreConflict, Stored, StoreUnavailable
+from certmgr.tokens import redeem_token
+from certmgr.upkeep import Upkeep
+from mesh import names
+from mesh.errors import UserError
+from mesh.spiffe import SpiffeId
+
+# Of compare-and-swap, and of signing again because the root's rotation went on meanwhile: each failure means that
+# somebody else got on, so a handful is far more than ever happens in a row.
+_ATTEMPTS: Final = 8
+# Seconds to wait before the store is asked again after it failed.
+_STORE_PAUSE: Final = 2.0
+# The API's own leaf is renewed when so much of its life is over.
+_OWN_RENEWAL: Final = 0.5
+
+_log = logging.getLogger("qbitel.certmgr")
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToPeer:
+    """What a peer gets: PEM, the leaf first and then the intermediates."""
+
+    certificate: x509.Certificate
+    certificate_pem: bytes
+    kem_certificate_pem: bytes | None
+    generation: str
+
+
+class AuthorityService:
+    """Implements parts.Authority, and what the API asks beside it."""
+
+    def __init__(self, parts: Parts, stored: Stored, *, now: Callable[[], datetime.datetime]) -> None:
+        """Use `open()`."""
+        self.parts = parts
+        self.now = now
+        self.ledger = Ledger(parts.store, parts.replica, now=now, after_write=self._confirm)
+        self._stored = stored
+        self._state = AuthorityState.decode(stored.document)
+        self._bundle = bundle_of(self._state)
+        self._changed = asyncio.Event()
+        self._own: CertificateAndKey | None = None
+
+    @classmethod
+    async def open(cls, parts: Parts, *, now: Callable[[], datetime.datetime]) -> AuthorityService:
+        """Read the state. Raises UserError where the store has no authority, StoreUnavailable where it is away."""
+        stored = await parts.store.load(AUTHORITY_DOCUMENT)
+        if stored is None:
+            raise UserError("there is no authority yet; make one with `qbitel ca init`")
+        service = cls(parts, stored, now=now)
+        await service.ledger.open()
+        return service
+
+    # -- the state ----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> AuthorityState:
+        """The state as this replica knows it."""
+        return self._state
+
+    @property
+    def trust_domain(self) -> str:
+        """See parts.Authority."""
+        return self._state.trust_domain
+
+    def bundle(self) -> Bundle:
+        """See parts.Authority."""
+        return self._bundle
+
+    async def next_bundle(self, after: str) -> Bundle:
+        """See parts.Authority."""
+        while self._bundle.etag == after:
+            await self._changed.wait()
+        return self._bundle
+
+    def is_revoked(self, certificate: x509.Certificate) -> bool:
+        """See parts.Authority."""
+        return is_revoked(self._state, certificate)
+
+    async def change(self, transform: Callable[[AuthorityState], AuthorityState | None]) -> bool:
+        """Replace the state by what `transform` makes of the newest one; False where it makes None of it.
+
+        Decided again when somebody else was faster. Raises what `transform` raises, StoreUnavailable and UserError.
+        """
+        for _ in range(_ATTEMPTS):
+            state = transform(self._state)
+            if state is None or state == self._state:
+                return False
+            document = state.encode()
+            try:
+                version = await self.parts.store.save(AUTHORITY_DOCUMENT, document, self._stored.version)
+            except StoreConflict:
+                await self._confirm()
+                continue
+            self._adopt(Stored(document, version))
+            return True
+        raise StoreUnavailable("the authority's state is changed by others all the time; try again")
+
+    async def run(self) -> None:
+        """Follow the store, do the leader's chores and those of the parts, until cancelled. Raises what is a bug."""
+        upkeep = Upkeep(self, self.now, self.parts.is_leader)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(upkeep.run())
+            for chore in self.parts.chores:
+                tasks.create_task(_whole(chore(self)))
+
+    async def _follow(self) -> None:
+        """Take up what others change."""
+        while True:
+            try:
+                await self.parts.store.changed(AUTHORITY_DOCUMENT, self._stored.version)
+                await self._confirm()
+            except StoreUnavailable as error:
+                _log.warning("the store does not answer, what is known stays in use: %s", error)
+                await asyncio.sleep(_STORE_PAUSE)
+
+    async def _confirm(self) -> None:
+        """Make sure that we know the newest state."""
+        stored = await self.parts.store.load(AUTHORITY_DOCUMENT)
+        if stored is None:
+            raise StoreUnavailable("the authority's state is gone from the store; restore it from a backup")
+        if stored.version != self._stored.version:
+            self._adopt(stored)
+
+    def _adopt(self, stored: Stored) -> None:
+        state = AuthorityState.decode(stored.document)
+        before = self._bundle.etag
+        self._stored, self._state, self._bundle = stored, state, bundle_of(state)
+        if self._bundle.etag != before:
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    # -- certificates -------------------------------------------------------------------------------------------
+
+    async def issue(
+        self, proven: ProvenIdentity, csr: bytes, *, instance: str, anchors: str, kem_public_key: bytes | None
+    ) -> IssuedToPeer:
+        """Certify the key of `csr` (PEM) for whom the proof proves, and `kem_public_key` (PEM) beside it.
+
+        `anchors` are those that the peer trusts as it asks. Raises Refused, StoreUnavailable, UserError.
+        """
+        self._check_entitled(proven)
+        public_key = check_csr(csr, proven).public_key
+        kem_key = None if kem_public_key is None else _read_kem_key(kem_public_key)
+        request = self._request(proven)
+        issued = await self._sign(request, public_key, instance, anchors)
+        kem = None if kem_key is None else self._certify(request, kem_key, self._generation(issued.generation))
+        await self._write_down(issued, proven, instance)
+        chain = (issued.certificate, *issued.intermediates)
+        return IssuedToPeer(
+            certificate=issued.certificate,
+            certificate_pem=b"".join(one.public_bytes(Encoding.PEM) for one in chain),
+            kem_certificate_pem=None if kem is None else kem.public_bytes(Encoding.PEM),
+            generation=issued.generation,
+        )
+
+    async def certify(
+        self,
+        request: WorkloadRequest,
+        public_key: MLDSA87PublicKey | MLKEM1024PublicKey,
+        instance: str,
+        *,
+        any_trust_domain: bool = False,
+    ) -> Issued:
+        """See parts.Authority. `any_trust_domain` is for who may use the authority's key: its own command line."""
+        if request.spiffe_id.trust_domain != self.trust_domain and not any_trust_domain:
+            raise UserError(f"{request.spiffe_id} is not of the trust domain {self.trust_domain}, which is ours")
+        if isinstance(public_key, MLKEM1024PublicKey):
+            # It authenticates nobody, so that nobody has to trust its issuer in a handshake: it is no peer.
+            generation = self._state.signer
+            certificate = self._certify(request, public_key, generation)
+            issued = Issued(certificate, (generation.issuer.certificate,), generation.name)
+        else:
+            issued = await self._sign(request, public_key, instance, "")
+        await self._write_down(issued, None, instance, request.spiffe_id)
+        return issued
+
+    async def acknowledge(self, identity: str, instance: str, anchors: str, serial: str = "") -> None:
+        """See parts.Authority. Refused where nobody knows such a peer."""
+        peer = await self.ledger.find(identity, instance, serial)
+        if peer is None:
+            raise Refused(
+                Reason.NOT_ENTITLED,
+                f"no certificate of {identity} is known for the instance {instance!r}; ask for one first",
+            )
+        await self.ledger.record(peer.acknowledging(anchors, self.now()))
+
+    async def redeem(self, token: str, check: Callable[[ProvenIdentity], object]) -> ProvenIdentity:
+        """Spend a bootstrap token, unless `check` raises: a request that is wrong must not cost its asker the token.
+
+        Raises Refused, StoreUnavailable, and what `check` raises.
+        """
+        found: list[ProvenIdentity] = []
+
+        def spend(state: AuthorityState) -> AuthorityState:
+            left, spent = redeem_token(state, token, self.now())
+            found[:] = [ProvenIdentity(spiffe_id=spent.spiffe_id, method=Method.BOOTSTRAP, dns_names=spent.dns_names)]
+            check(found[0])
+            return left
+
+        await self.change(spend)
+        return found[0]
+
+    async def note_refusal(self, refused: Refused, *, method: Method | None, source: str) -> None:
+        """Write a refusal into the audit log. Raises StoreUnavailable."""
+        await self.parts.journal.append(
+            {
+                "time": _shown(self.now()),
+                "event": "refused",
+                "reason": refused.reason.slug,
+                "method": None if method is None else method.value,
+                "identity": None if refused.identity is None else str(refused.identity),
+                "source": source,
+                "message": str(refused),
+            }
+        )
+
+    def own_credential(self) -> tuple[bytes, bytes]:
+        """The API's own chain and key, PEM, from memory; renewed at half of its life.
+
+        It is signed by the current generation until that is retired: who has not heard of the next one yet must still
+        be able to ask us.
+        """
+        issuer = self._state.generations[0].issuer
+        own, now = self._own, self.now()
+        if own is None or _is_due(own.certificate, now) or own.certificate.issuer != issuer.certificate.subject:
+            service, space = names.AUTHORITY_SERVICE, names.CONTROL_NAMESPACE
+            request = WorkloadRequest(
+                spiffe_id=SpiffeId.of_authority(self.trust_domain),
+                dns_names=(service, f"{service}.{space}", f"{service}.{space}.svc"),
+                validity=self._state.leaf_validity,
+            )
+            own = self._own = issue_workload(request, issuer, now)
+        return own.certificate_pem + issuer.certificate_pem, own.private_key_pem
+
+    def _check_entitled(self, proven: ProvenIdentity) -> None:
+        identity = proven.spiffe_id
+        if identity.trust_domain != self.trust_domain:
+            raise Refused(
+                Reason.FOREIGN_TRUST_DOMAIN,
+                f"{identity} is not of the trust domain {self.trust_domain}, which is ours",
+                identity=identity,
+            )
+        if identity == SpiffeId.of_authority(self.trust_domain):
+            raise Refused(Reason.RESERVED_IDENTITY, f"{identity} is the authority's own identity", identity=identity)
+
+    def _request(self, proven: ProvenIdentity) -> WorkloadRequest:
+        return WorkloadRequest(
+            spiffe_id=proven.spiffe_id, dns_names=proven.dns_names, validity=self._state.leaf_validity
+        )
+
+    async def _sign(
+        self, request: WorkloadRequest, public_key: MLDSA87PublicKey, instance: str, anchors: str
+    ) -> Issued:
+        """Sign, and return when the peer is written down and the signature is still what the rotation wants.
+
+        The state is read again behind each write of the ledger (`_confirm`): a leader that steps the rotation on after
+        that has read this peer too.
+        """
+        self.ledger.check_room(str(request.spiffe_id), instance)
+        for _ in range(_ATTEMPTS):
+            generation, now = self._state.signer, self.now()
+            certificate = certify_workload(request, public_key, generation.issuer, now)
+            peer = Peer(
+                identity=str(request.spiffe_id),
+                instance=instance,
+                generation=generation.name,
+                serial=f"{certificate.serial_number:x}",
+                issued_at=now,
+                not_after=certificate.not_valid_after_utc,
+                acknowledged=anchors,
+                acknowledged_at=now,
+            )
+            await self.ledger.record(peer)
+            if self._state.signer.name == generation.name:
+                return Issued(certificate, (generation.issuer.certificate,), generation.name)
+        raise StoreUnavailable("the root's rotation keeps going on; try again")
+
+    def _certify(
+        self, request: WorkloadRequest, public_key: MLKEM1024PublicKey, generation: Generation
+    ) -> x509.Certificate:
+        return certify_kem(request, public_key, generation.issuer, self.now())
+
+    def _generation(self, name: str) -> Generation:
+        return next(one for one in self._state.generations if one.name == name)
+
+    async def _write_down(
+        self, issued: Issued, proven: ProvenIdentity | None, instance: str, identity: SpiffeId | None = None
+    ) -> None:
+        certificate = issued.certificate
+        await self.parts.journal.append(
+            {
+                "time": _shown(self.now()),
+                "event": "issued",
+                "identity": str(proven.spiffe_id if proven else identity),
+                "instance": instance,
+                "method": proven.method.value if proven else None,
+                "serial": f"{certificate.serial_number:x}",
+                "generation": issued.generation,
+                "not_after": _shown(certificate.not_valid_after_utc),
+            }
+        )
+
+
+async def _whole(work: Awaitable[None]) -> None:
+    await work
+
+
+def _is_due(certificate: x509.Certificate, now: datetime.datetime) -> bool:
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return now >= certificate.not_valid_before_utc + life * _OWN_RENEWAL
+
+
+def _read_kem_key(pem: bytes) -> MLKEM1024PublicKey:
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, MLKEM1024PublicKey):
+        raise Refused(Reason.BAD_REQUEST, "kem_public_key is no ML-KEM-1024 public key in PEM form")
+    return key
+
+
+def _shown(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
