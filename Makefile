@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 
-.PHONY: run test check setup lint types contracts unit lock bench bench-tls system-packages clean \
+.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr system-packages clean \
         evidence vectors interop fuzz coverage mutants
 
 run: setup system-packages
@@ -48,6 +48,9 @@ bench: setup
 
 bench-tls: setup
 	@$(BIN)/python -m bench tls
+
+bench-certmgr: setup
+	@$(BIN)/python -m bench certmgr
 
 # The evidence behind the TLS engine. Slower than `make test`, and with packages of its own.
 evidence: $(VENV)/.evidence

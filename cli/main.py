@@ -18,7 +18,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "proxy": ("cli.proxy", "run the sidecar of a pod"),
     "tunnel": ("cli.tunnel", "run one explicit tunnel: plain TCP on one side, TLS on the other"),
     "init": ("cli.init", "apply, check or remove the interception rules of a pod"),
-    "ca": ("cli.ca", "make a root of trust and certificates in a folder"),
+    "ca": ("cli.ca.command", "make and run certificate authorities, look at and judge certificates"),
+    "certmgr": ("cli.certmgr", "run the mesh's certificate authority as a service"),
     "check": ("cli.check", "say what of this machine and its certificates is fit for the mesh"),
     "bench": ("cli.bench", "measure the cryptography on this machine"),
 }

@@ -38,8 +38,12 @@ DOORS: Final = {
     ],
     "pyroute2": ["init/addresses.py", "cli/demo/*"],
     "uvloop": ["proxy/loop.py"],
-    "prometheus_client": ["proxy/metrics.py", "proxy/status.py"],
-    "aiohttp": ["proxy/status.py", "proxy/authority.py", "cli/demo/*"],
+    "prometheus_client": ["proxy/metrics.py", "proxy/status.py", "certmgr/metrics.py", "certmgr/status.py"],
+    "aiohttp": [
+        *("proxy/status.py", "proxy/authority.py"),
+        *("certmgr/api.py", "certmgr/connections.py", "certmgr/https.py", "certmgr/server.py", "certmgr/status.py"),
+        "cli/demo/*",
+    ],
 }
 
 # A library is given what it needs. The modules that would let it take something by itself:
