@@ -209,18 +209,20 @@ def check_namespaces(_subject: Subject) -> Finding:
 
 def check_certificates(subject: Subject) -> Finding:
     """The folder as a sidecar loads it, and its certificate as a peer with the same roots would judge it."""
+    from cli.sealed import open_sealed_key  # noqa: PLC0415
     from pqtls.certificates import Purpose, validate_chain  # noqa: PLC0415  # see the top of the file
     from pqtls.errors import CertificateRefused  # noqa: PLC0415
     from pqtls.profiles import QBITEL  # noqa: PLC0415
     from proxy.config import CredentialFiles  # noqa: PLC0415
-    from proxy.credentials import TlsSettings, load  # noqa: PLC0415
+    from proxy.credential_files import load  # noqa: PLC0415
+    from proxy.credentials import TlsSettings  # noqa: PLC0415
     from proxy.identity import IdentityRule  # noqa: PLC0415
 
     folder = subject.certs or Path(names.CERTIFICATE_FOLDER)
     renew = f"issue a new one: qbitel ca issue --help, or look at what should have renewed {folder}"
     settings = TlsSettings(profiles=(QBITEL,), accept_identity=IdentityRule(frozenset(), frozenset()))
     try:
-        bundle = load(CredentialFiles.in_folder(folder), settings)
+        bundle = load(CredentialFiles.in_folder(folder, open_sealed=open_sealed_key), settings)
     except UserError as error:
         return Finding(Status.FAILURE, str(error), f"mend what is in {folder}")
     try:

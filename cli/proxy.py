@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from cli.arguments import Address, Parser, address, positive_int
+from cli.sealed import open_sealed_key
 from mesh import names
+from mesh.errors import UserError
 from mesh.modes import MTLSMode
 from proxy import config, key_log, sockets, workers
-from proxy.config import CredentialFiles, Direction, Endpoint, Limits, ListenerConfig, ProxyConfig
+from proxy.config import (
+    CredentialFiles,
+    Direction,
+    Endpoint,
+    EnrolmentConfig,
+    Limits,
+    ListenerConfig,
+    ProxyConfig,
+    TrustFiles,
+)
 from proxy.messages import MessageHandler, OneLine
 from proxy.providers import PROVIDER_NAMES
 
@@ -35,14 +48,7 @@ def _parser() -> Parser:
         "in as TLS of the mesh reaches the application as plain TCP. Runs in the foreground; SIGTERM drains, a second "
         "one ends it.",
     )
-    parser.add_argument(
-        "--certs",
-        metavar="DIR",
-        type=Path,
-        default=Path(names.CERTIFICATE_FOLDER),
-        help="folder with tls.crt, tls.key, ca.crt and perhaps crl.pem; reloaded when they change and on SIGHUP "
-        "(%(default)s)",
-    )
+    _add_credentials(parser)
     parser.add_argument(
         "--trust-domain",
         metavar="D",
@@ -101,10 +107,58 @@ def _parser() -> Parser:
     return parser
 
 
+def _add_credentials(parser: Parser) -> None:
+    """Who we are: from files, or from an authority."""
+    parser.add_argument(
+        "--certs",
+        metavar="DIR",
+        type=Path,
+        help="folder with tls.crt, tls.key, ca.crt perhaps intermediates.crt, crl.pem; reloaded when they change and "
+        f"on SIGHUP ({names.CERTIFICATE_FOLDER})",
+    )
+    parser.add_argument(
+        "--kem-key",
+        metavar="FILE",
+        type=Path,
+        help=f"the ML-KEM key that opens a sealed tls.key ({names.KEM_PRIVATE_KEY_FILE} in the folder)",
+    )
+    parser.add_argument(
+        "--authority",
+        metavar="HOST:PORT",
+        type=address,
+        help="instead of --certs: get certificates from this authority (`qbitel certmgr serve`) and renew them",
+    )
+    parser.add_argument(
+        "--authority-roots",
+        metavar="DIR",
+        type=Path,
+        help="folder with the ca.crt that vouches for the authority, and perhaps intermediates.crt and crl.pem "
+        f"({names.ROOTS_FOLDER})",
+    )
+    parser.add_argument(
+        "--token",
+        metavar="FILE",
+        type=Path,
+        help=f"the service account's token that proves who we are, read at each use ({names.TOKEN_FILE})",
+    )
+    parser.add_argument(
+        "--bootstrap-token",
+        metavar="FILE",
+        type=Path,
+        help="instead of --token: a token of `qbitel ca token`, good for the first certificate alone",
+    )
+    parser.add_argument(
+        "--instance",
+        metavar="NAME",
+        help="what tells us apart from others of the same identity (POD_UID of the environment, or the host's name)",
+    )
+
+
 def _config(options: argparse.Namespace) -> ProxyConfig:
     ipv6 = sockets.ipv6_available()
     return ProxyConfig(
-        files=CredentialFiles.in_folder(options.certs),
+        files=_files(options),
+        enrolment=_enrolment(options),
         listeners=tuple(_listeners(options, ipv6)),
         profiles=config.profiles_named(options.profile or [DEFAULT_PROFILE]),
         provider=options.provider,
@@ -122,6 +176,31 @@ def _config(options: argparse.Namespace) -> ProxyConfig:
             drain_seconds=options.drain_seconds,
         ),
         workers=options.workers,
+    )
+
+
+def _files(options: argparse.Namespace) -> CredentialFiles | None:
+    if options.authority is not None:
+        if options.certs is not None or options.kem_key is not None:
+            raise UserError("--authority brings the certificate: leave --certs and --kem-key out")
+        return None
+    for flag in ("authority_roots", "token", "bootstrap_token", "instance"):
+        if getattr(options, flag) is not None:
+            raise UserError(f"--{flag.replace('_', '-')} goes with --authority: give that too")
+    folder = options.certs or Path(names.CERTIFICATE_FOLDER)
+    return CredentialFiles.in_folder(folder, kem_key=options.kem_key, open_sealed=open_sealed_key)
+
+
+def _enrolment(options: argparse.Namespace) -> EnrolmentConfig | None:
+    if options.authority is None:
+        return None
+    token = options.token or (None if options.bootstrap_token else Path(names.TOKEN_FILE))
+    return EnrolmentConfig(
+        authority=endpoint(options.authority),
+        roots=TrustFiles.in_folder(options.authority_roots or Path(names.ROOTS_FOLDER)),
+        token=token,
+        bootstrap_token=options.bootstrap_token,
+        instance=options.instance or os.environ.get("POD_UID") or socket.gethostname(),
     )
 
 

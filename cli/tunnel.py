@@ -10,7 +10,7 @@ from cli.arguments import Parser, address, positive_int
 from cli.proxy import DEFAULT_PROFILE, add_engine_options, add_log_level, endpoint, set_up_logging
 from mesh.errors import UserError
 from proxy import config, tunnel, workers
-from proxy.config import CredentialFiles, ProxyConfig
+from proxy.config import CredentialFiles, ProxyConfig, TrustFiles
 
 # RFC 1035 §2.3.4; the engine checks the rest.
 _MAX_SERVER_NAME = 253
@@ -81,7 +81,7 @@ def _parser() -> Parser:
 
 def _config(options: argparse.Namespace) -> ProxyConfig:
     listen, target = endpoint(options.listen), endpoint(options.target)
-    files = CredentialFiles(options.cert, options.key, options.ca, options.crl)
+    files = CredentialFiles(options.cert, options.key, TrustFiles(options.ca, options.crl))
     profiles = config.profiles_named(options.profile or [DEFAULT_PROFILE])
     domains = config.trust_domains(options.trust_domain)
     metrics = (endpoint(options.metrics),) if options.metrics else ()

@@ -24,6 +24,9 @@ class HandshakeCompleted:
     server_name: str | None
     resumed: bool  # whether a ticket stood for the certificates; peer_chain is empty then
     client_authenticated: bool  # False where the client showed no certificate: it has none, or was not asked for it
+    # x509_reading.path_id of the certificates on the peer's path, root excluded, when resumed too: for comparing with
+    # the TrustAnchors.revoked of a list that comes while the connection lives.
+    peer_path_ids: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def peer_certificate(self) -> bytes:

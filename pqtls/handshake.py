@@ -37,17 +37,22 @@ class Negotiated:
 
     def completed(self, peer: ChainVerified, signature: SignatureVerified) -> HandshakeCompleted:
         """The event of a full handshake."""
-        return self._event(peer.identity, signature.scheme.name, peer.chain, resumed=False)
+        return self._event(
+            peer.identity, signature.scheme.name, peer.chain, path_ids=peer.found.path_ids, resumed=False
+        )
 
     def resumed(self, peer: ResumedPeer) -> HandshakeCompleted:
         """The event of a resumed handshake."""
-        return self._event(peer.identity, peer.facts.signature_scheme.name, (), resumed=True)
+        facts = peer.facts
+        return self._event(facts.identity, facts.signature_scheme.name, (), path_ids=facts.path_ids, resumed=True)
 
     def anonymous(self) -> HandshakeCompleted:
         """The event of a server whose client showed no certificate."""
-        return self._event("", "", (), resumed=False)
+        return self._event("", "", (), path_ids=(), resumed=False)
 
-    def _event(self, identity: str, scheme: str, chain: tuple[bytes, ...], *, resumed: bool) -> HandshakeCompleted:
+    def _event(
+        self, identity: str, scheme: str, chain: tuple[bytes, ...], *, path_ids: tuple[bytes, ...], resumed: bool
+    ) -> HandshakeCompleted:
         return HandshakeCompleted(
             profile=self.profile.name,
             group=self.group.name,
@@ -59,6 +64,7 @@ class Negotiated:
             server_name=self.server_name,
             resumed=resumed,
             client_authenticated=self.client_authenticated,
+            peer_path_ids=path_ids,
         )
 
     def facts(self, peer: ChainVerified, signature: SignatureVerified, trust: TrustAnchors) -> SessionFacts:

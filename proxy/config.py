@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from mesh import names
 from mesh.errors import UserError
@@ -14,6 +16,10 @@ from mesh.modes import MTLSMode
 from mesh.spiffe import InvalidSpiffeId, SpiffeId, check_trust_domain
 from pqtls import PROFILES, Profile
 from proxy.routes import Network
+
+# A host's name has up to 64 characters, a pod's UID 36; the worker's number comes behind it.
+_MAX_INSTANCE: Final = 100
+_INSTANCE = re.compile(rf"[A-Za-z0-9._-]{{1,{_MAX_INSTANCE}}}\Z")
 
 
 class Direction(Enum):
@@ -35,33 +41,94 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialFiles:
-    """Where our certificate chain, its private key and the roots of trust lie: PEM, all three.
+class TrustFiles:
+    """Where the roots of trust lie, and what goes with them: PEM, all of it.
 
-    `crl` holds revocation lists of the authorities in `roots`, PEM too. Where `crl_is_optional`, its absence means that
-    nothing is revoked.
+    `crl` holds revocation lists of these authorities. Where `crl_is_optional`, its absence means that nothing is
+    revoked. `intermediates` may always be absent: peers then send theirs with each handshake.
     """
 
-    chain: Path
-    key: Path
     roots: Path
     crl: Path | None = None
     crl_is_optional: bool = False
+    intermediates: Path | None = None
 
     @classmethod
-    def in_folder(cls, folder: Path) -> CredentialFiles:
+    def in_folder(cls, folder: Path) -> TrustFiles:
         """The files under the names that every part of the mesh uses."""
         return cls(
-            folder / names.CERTIFICATE_FILE,
-            folder / names.PRIVATE_KEY_FILE,
             folder / names.ROOTS_FILE,
             crl=folder / names.REVOCATION_FILE,
             crl_is_optional=True,
+            intermediates=folder / names.INTERMEDIATES_FILE,
         )
 
     def paths(self) -> tuple[Path, ...]:
         """Every file that is looked at."""
-        return (self.chain, self.key, self.roots, *((self.crl,) if self.crl else ()))
+        return tuple(path for path in (self.roots, self.crl, self.intermediates) if path is not None)
+
+
+# (the ML-KEM private key in PEM, the envelope, the SPIFFE id that it was sealed to, its label) → what was sealed.
+# Raises UserError.
+OpenSealed = Callable[[bytes, bytes, str, str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialFiles:
+    """Where our certificate chain, its private key and what we trust lie: PEM.
+
+    The key may be sealed to the workload instead: then `open_sealed` opens it with the ML-KEM key in `kem_key`.
+    """
+
+    chain: Path
+    key: Path
+    trust: TrustFiles
+    kem_key: Path | None = None
+    open_sealed: OpenSealed | None = None
+
+    @classmethod
+    def in_folder(
+        cls, folder: Path, *, kem_key: Path | None = None, open_sealed: OpenSealed | None = None
+    ) -> CredentialFiles:
+        """The files under the names that every part of the mesh uses."""
+        return cls(
+            folder / names.CERTIFICATE_FILE,
+            folder / names.PRIVATE_KEY_FILE,
+            TrustFiles.in_folder(folder),
+            kem_key=kem_key or folder / names.KEM_PRIVATE_KEY_FILE,
+            open_sealed=open_sealed,
+        )
+
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that is looked at."""
+        return (self.chain, self.key, *self.trust.paths(), *((self.kem_key,) if self.kem_key else ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentConfig:
+    """Where our certificates come from when there are none in files: an authority.
+
+    `roots` vouch for the authority itself; whom we trust otherwise, it says. `token` is the file of a service account's
+    token, which the kubelet replaces from time to time; `bootstrap_token` that of one that is good for one use.
+    `instance` tells us apart from others of the same identity; each worker adds its number.
+    """
+
+    authority: Endpoint
+    roots: TrustFiles
+    token: Path | None = None
+    bootstrap_token: Path | None = None
+    instance: str
+
+    def __post_init__(self) -> None:
+        if (self.token is None) == (self.bootstrap_token is None):
+            raise UserError("to enrol, give either --token or --bootstrap-token")
+        if self.authority.port == 0:
+            raise UserError(f"the authority {self.authority} has port 0; give the port that it listens on")
+        if not _INSTANCE.match(self.instance):
+            raise UserError(
+                f"--instance {self.instance[:80]!r} is no name for an instance: 1 to {_MAX_INSTANCE} letters, digits, "
+                "'.', '-' and '_'"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +184,15 @@ class ListenerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyConfig:
-    """A whole sidecar or tunnel.
+    """A whole sidecar or tunnel. Its certificate comes from `files`, or by `enrolment`.
 
     `profiles` are the acceptable ones in order of preference. `trust_domains` empty means any that the roots vouch for;
     `peers` empty means any identity of those domains. `provider` is one of proxy.providers.PROVIDER_NAMES. `key_log`
     is a file for the secrets of every connection, for development only.
     """
 
-    files: CredentialFiles
+    files: CredentialFiles | None = None
+    enrolment: EnrolmentConfig | None = None
     listeners: tuple[ListenerConfig, ...]
     profiles: tuple[Profile, ...]
     trust_domains: frozenset[str] = frozenset()
@@ -140,6 +208,10 @@ class ProxyConfig:
     key_log: Path | None = None
 
     def __post_init__(self) -> None:
+        if (self.files is None) == (self.enrolment is None):
+            raise UserError("a certificate comes from files or from an authority: give either --certs or --authority")
+        if self.enrolment is not None and not self.trust_domains:
+            raise UserError("to enrol, give the --trust-domain of the authority")
         if not self.listeners:
             raise UserError(
                 "there is nothing to listen on: give --explicit-outbound, --explicit-inbound or let it capture"

@@ -5,6 +5,7 @@ Every label comes from a closed set or is capped: what peers do must not make th
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -126,7 +127,7 @@ class Metrics:
         )
         self.cert_expiry = Gauge(
             "qbitel_cert_expiry_seconds",
-            "Time until our certificate expires; negative once it has.",
+            "Time until our certificate expires; negative once it has, 0 while there is none.",
             registry=registry,
             multiprocess_mode="min",
         )
@@ -195,6 +196,42 @@ class Metrics:
             return "other"
         self._principals.add(principal)
         return principal
+
+
+class EnrolmentMetrics:
+    """What is counted of a sidecar that gets its certificates from an authority; in `metrics`' registry."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._rotations = Counter(
+            "qbitel_cert_rotations",
+            "Requests for a certificate, by their result: ok, unreachable, refused, or invalid (an answer of no use).",
+            ("result",),
+            registry=metrics.registry,
+        )
+        self._success = Gauge(
+            "qbitel_cert_last_success_timestamp_seconds",
+            "When the authority last gave us a certificate, in Unix time; of several workers, the longest ago.",
+            registry=metrics.registry,
+            multiprocess_mode="min",
+        )
+        self._reachable = Gauge(
+            "qbitel_authority_reachable",
+            "Whether the authority answered when it was last asked: 1 or 0.",
+            registry=metrics.registry,
+            multiprocess_mode="min",
+        )
+
+    def rotation(self, result: str) -> None:
+        """One request for a certificate ended."""
+        self._rotations.labels(result).inc()
+
+    def succeeded_at(self, now: datetime.datetime) -> None:
+        """A certificate came and is in use."""
+        self._success.set(now.timestamp())
+
+    def reachable(self, yes: bool) -> None:
+        """The authority answered, or did not."""
+        self._reachable.set(yes)
 
 
 def exposition_registry(own: Metrics | None) -> CollectorRegistry:

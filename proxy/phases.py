@@ -14,7 +14,7 @@ from pqtls import Session
 from pqtls.errors import PeerError
 from proxy import reasons, sockets
 from proxy.config import Direction, Endpoint, Limits, ListenerConfig
-from proxy.credentials import CredentialStore
+from proxy.credentials import CredentialSource
 from proxy.engine import Engine, Scratch, ignore_session
 from proxy.handshake import HandshakeFailed, HandshakeResult, HandshakingConnection, handshake
 from proxy.original_destination import NoOriginalDestination, original_destination
@@ -39,7 +39,7 @@ class Services:
     loop: asyncio.AbstractEventLoop
     reactor: Reactor
     scratch: Scratch
-    credentials: CredentialStore
+    credentials: CredentialSource
     sessions: SessionStore
     registry: Registry
     sinks: Sinks

@@ -59,6 +59,13 @@ TOO_MANY: Final = Verdict(
     refused=True,
 )
 
+REVOKED: Final = Verdict(
+    Flag.CERT_REVOKED,
+    "revoked",
+    "the certificate of the peer, or of its issuer, was revoked while the connection was open; it was reset. "
+    "Issue the peer a new certificate, if it should be let in.",
+)
+
 _IDENTITY_ADVICE: Final = "If it should be let in, change --trust-domain, --allow or --expect here."
 # What pqtls and proxy.identity say: the flag, and what to do.
 _KNOWN: Final[dict[str, tuple[Flag, str]]] = {
@@ -169,6 +176,8 @@ def of_outcome(outcome: Outcome, idle_timeout: float) -> Verdict:
             return Verdict(Flag.TIMEOUT, "idle_timeout", f"no byte went either way for {idle_timeout:g} s")
         case End.DRAINED:
             return DRAINED
+        case End.REVOKED:
+            return REVOKED
     return Verdict(Flag.NONE, "internal_error", f"a bug of the sidecar ended it: {outcome.error!r}; please report it")
 
 

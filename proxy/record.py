@@ -60,6 +60,11 @@ class ConnectionRecord:
         """Which way the connection goes."""
         return self._direction
 
+    @property
+    def peer_path_ids(self) -> tuple[bytes, ...]:
+        """What a revocation list would name the peer's certificates by; none where there is no TLS (yet)."""
+        return () if self._event is None else self._event.peer_path_ids
+
     def going_to(self, destination: Endpoint) -> None:
         """The destination is known."""
         self._destination = destination

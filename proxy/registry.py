@@ -41,6 +41,13 @@ class LiveConnection:
         elif now - self._since >= idle_timeout:
             self.relay.abort(End.IDLE)
 
+    def end_if_revoked(self, revoked: frozenset[bytes]) -> bool:
+        """Reset it where its peer is among the `revoked`. A handshake under way is judged by what it began with."""
+        if self.relay is None or self.relay.ended or revoked.isdisjoint(self.record.peer_path_ids):
+            return False
+        self.relay.abort(End.REVOKED)
+        return True
+
     def end(self) -> None:
         """Reset it now. Its task writes the record and goes."""
         if self.relay is not None:
@@ -75,6 +82,10 @@ class Registry:
         """Look at every connection once."""
         for connection in tuple(self._live):
             connection.sweep(now, idle_timeout)
+
+    def end_revoked(self, revoked: frozenset[bytes]) -> int:
+        """Reset every connection whose peer is among the `revoked` (pqtls' path ids); return how many."""
+        return sum([connection.end_if_revoked(revoked) for connection in tuple(self._live)])
 
     async def drained(self, timeout: float) -> bool:
         """Wait until none is left, at most `timeout` seconds. Whether none is."""

@@ -50,6 +50,7 @@ class End(Enum):
     TLS_ERROR = "tls_error"  # `error` is a PeerError
     IDLE = "idle"
     DRAINED = "drained"
+    REVOKED = "revoked"  # the peer's certificate was, while the connection lived
     INTERNAL_ERROR = "internal_error"
 
 

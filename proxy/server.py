@@ -10,9 +10,9 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh.errors import UserError
 from pqtls import ChainCache, TicketKeeper
@@ -20,10 +20,12 @@ from pqtls.config import ignore_secret
 from proxy import sockets
 from proxy.access_log import AccessLog
 from proxy.config import Direction, ListenerConfig, ProxyConfig
-from proxy.credentials import CHAIN_CACHE_CAPACITY, CredentialStore, TlsSettings, utc_now
+from proxy.credential_files import CredentialStore
+from proxy.credentials import CHAIN_CACHE_CAPACITY, TlsSettings, utc_now
 from proxy.engine import Scratch
 from proxy.identity import IdentityRule
 from proxy.inbound import inbound
+from proxy.keeper import FileKeeper, Keeper
 from proxy.key_log import open_key_log
 from proxy.listener import Listener
 from proxy.messages import dropped_messages
@@ -40,6 +42,9 @@ from proxy.sessions import SessionStore
 from proxy.status import StatusServer
 from proxy.unfinished import Unfinished
 
+if TYPE_CHECKING:
+    from proxy.enrolled_credentials import EnrolledCredentials
+
 # How often the certificate files are looked at: three stat() calls. The kubelet itself takes a minute to bring them.
 _RELOAD_SECONDS: Final = 5.0
 # Descriptors besides those of connections: listeners, epolls, logs, a scrape or two.
@@ -53,7 +58,7 @@ class Bound:
     """A checked configuration whose every port is ours. `listeners` holds one set of sockets per worker."""
 
     config: ProxyConfig
-    credentials: CredentialStore
+    credentials: CredentialStore | EnrolledCredentials
     listeners: tuple[tuple[socket.socket, ...], ...]
     metrics: tuple[socket.socket, ...]
     health: tuple[socket.socket, ...]
@@ -65,10 +70,10 @@ class Bound:
 
 
 def build(config: ProxyConfig, environment: Mapping[str, str] = os.environ) -> Bound:
-    """Load the certificates and bind every port, or raise UserError with one line and leave nothing bound."""
+    """Load the certificates or roots and bind every port, or raise UserError with one line and leave nothing bound."""
     provider = choose_provider(config.provider, environment)
-    credentials = CredentialStore(
-        config.files,
+    credentials = _credentials(
+        config,
         TlsSettings(
             profiles=config.profiles,
             accept_identity=IdentityRule(config.trust_domains, config.peers),
@@ -92,6 +97,27 @@ def build(config: ProxyConfig, environment: Mapping[str, str] = os.environ) -> B
         bound = Bound(config, credentials, tuple(zip(*columns, strict=True)), metrics, health)
         undo.pop_all()
     return bound
+
+
+def _credentials(config: ProxyConfig, settings: TlsSettings) -> CredentialStore | EnrolledCredentials:
+    if config.files is not None:
+        return CredentialStore(config.files, settings)
+    if config.enrolment is not None:
+        # Whoever has files does without two megabytes of HTTP client.
+        from proxy.enrolled_credentials import EnrolledCredentials  # noqa: PLC0415
+
+        return EnrolledCredentials(config.enrolment, settings, config.trust_domains)
+    raise AssertionError("a ProxyConfig has one of them")
+
+
+def _keeper(bound: Bound, metrics: Metrics, worker: int) -> Keeper:
+    if isinstance(bound.credentials, CredentialStore):
+        return FileKeeper(bound.credentials, metrics)
+    if bound.config.enrolment is not None:
+        from proxy.enrolment_keeper import EnrolmentKeeper  # noqa: PLC0415  # see _credentials
+
+        return EnrolmentKeeper(bound.config.enrolment, bound.credentials, metrics, worker)
+    raise AssertionError("credentials of an authority come of a configuration that names it")
 
 
 def _bind_for_workers(
@@ -153,10 +179,15 @@ class Process:
         self._registry = Registry()
         self._refusals = RefusalLog()
         self._messages_dropped = 0
+        self._ready = False
         self.metrics = Metrics()
+        self._keeper = _keeper(bound, self.metrics, worker)
 
-    async def run(self, stop: Stop, on_listening: Callable[[], None]) -> None:
-        """Serve until `stop` asks for the end; then drain."""
+    async def run(self, stop: Stop, on_ready: Callable[[bool], None]) -> None:
+        """Serve until `stop` asks for the end; then drain. `on_ready` hears when that changes: is traffic welcome?
+
+        Before there are credentials nothing is accepted: whoever dials waits in the queues of the listening sockets.
+        """
         loop = asyncio.get_running_loop()
         reactor = Reactor(loop)
         # None: it was started with standard output closed.
@@ -167,19 +198,25 @@ class Process:
             self._listener(services, sock, listener)
             for sock, listener in zip(self._sockets, self._config.listeners, strict=True)
         ]
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-        chores = loop.create_task(self._chores(loop))
-        stop.at_failure_of(chores)
+        loop.add_signal_handler(signal.SIGHUP, self._keeper.refresh)
+        chores: list[asyncio.Task[None]] = []
+        self._keeper.start(stop.at_failure_of)
         try:
-            for listener in listeners:
-                listener.start()
-            on_listening()
-            await stop.asked.wait()
-            for listener in listeners:
-                listener.close()
-            await self._drain(stop)
+            await _first((self._keeper.has_credentials(), stop.asked.wait()))
+            if not stop.asked.is_set():
+                chores.append(loop.create_task(self._chores(loop, on_ready)))
+                stop.at_failure_of(chores[0])
+                for listener in listeners:
+                    listener.start()
+                self._tell(on_ready)
+                await stop.asked.wait()
+                for listener in listeners:
+                    listener.close()
+                await self._drain(stop)
         finally:
-            chores.cancel()
+            for task in chores:
+                task.cancel()
+            await self._keeper.close()
             for listener in listeners:
                 listener.close()
             await self._registry.end_all()
@@ -220,15 +257,11 @@ class Process:
             return
         seconds = self._config.limits.drain_seconds
         _log.info("draining: %d connections have up to %g s to end", len(self._registry), seconds)
-        waiting = asyncio.ensure_future(self._registry.drained(seconds))
-        hurry = asyncio.ensure_future(stop.now.wait())
-        await asyncio.wait((waiting, hurry), return_when=asyncio.FIRST_COMPLETED)
-        for task in (waiting, hurry):
-            task.cancel()
+        await _first((self._registry.drained(seconds), stop.now.wait()))
         if len(self._registry):
             _log.warning("%d connections did not end in time and are reset", len(self._registry))
 
-    async def _chores(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _chores(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[bool], None]) -> None:
         """What has to be done from time to time."""
         while True:
             expiry = self._credentials.current.credential.not_valid_after
@@ -237,16 +270,31 @@ class Process:
             self._registry.sweep(loop.time(), self._config.limits.idle_timeout)
             self._refusals.sum_up()
             self._count_dropped_messages()
-            if self._credentials.has_changed():
-                self._reload()
+            self._keeper.tend()
+            # Here and not when a list comes: a handshake that began under the old one may have ended since.
+            if revoked := self._credentials.current.trust.revoked:
+                self._registry.end_revoked(revoked)
+            self._tell(on_ready)
+
+    def _tell(self, on_ready: Callable[[bool], None]) -> None:
+        if self._ready != self._keeper.is_usable:
+            self._ready = self._keeper.is_usable
+            on_ready(self._ready)
 
     def _count_dropped_messages(self) -> None:
         dropped = dropped_messages()
         self.metrics.messages_dropped.inc(dropped - self._messages_dropped)
         self._messages_dropped = dropped
 
-    def _reload(self) -> None:
-        self.metrics.reloads.labels("ok" if self._credentials.reload() else "failed").inc()
+
+async def _first(waiting: Sequence[Coroutine[Any, Any, object]]) -> None:
+    """Return when the first of them does; the others are given up."""
+    tasks = [asyncio.ensure_future(one) for one in waiting]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def run_alone(bound: Bound) -> int:
@@ -254,39 +302,68 @@ async def run_alone(bound: Bound) -> int:
     stop = Stop(asyncio.get_running_loop())
     stop.on(signal.SIGTERM, signal.SIGINT)
     process = Process(bound, 0)
-    listening = asyncio.Event()
-    status = StatusServer(
-        exposition_registry(process.metrics),
-        lambda: listening.is_set() and not stop.asked.is_set(),
-        stop.at_failure_of,
-    )
+    readiness = Readiness(bound)
+    status = StatusServer(exposition_registry(process.metrics), lambda: readiness.obstacle(stop), stop.at_failure_of)
     await status.start(bound.metrics, bound.health)
-
-    def on_listening() -> None:
-        listening.set()
-        for line in announcement(bound):
-            _log.info("%s", line)
-
+    readiness.announce()
     try:
-        await process.run(stop, on_listening)
+        await process.run(stop, readiness.changed)
     finally:
         await status.close()
     return 1 if stop.failed else 0
 
 
-def announcement(bound: Bound) -> list[str]:
-    """On which addresses it listens, in fact, and who it is: what is logged once it serves."""
-    config = bound.config
+class Readiness:
+    """How many workers are ready, and what is said of it: on which addresses we listen, in fact, and who we are."""
+
+    def __init__(self, bound: Bound) -> None:
+        """To be made while the sockets of `bound` are ours to ask."""
+        self._bound = bound
+        self._lines = _addresses(bound)
+        self._ready = 0
+        self._said = False
+
+    def announce(self) -> None:
+        """Say where we listen: whoever dials from now on waits at worst."""
+        for line in self._lines:
+            _log.info("%s", line)
+        if self._bound.config.enrolment is not None:
+            _log.info("asking for the first certificate: nothing is let in or out before it is there")
+
+    def changed(self, ready: bool) -> None:
+        """One worker became ready, or is not any more."""
+        self._ready += 1 if ready else -1
+        if self._ready == self._bound.config.workers and not self._said:
+            self._said = True
+            _log.info("%s", _who_we_are(self._bound))
+
+    def obstacle(self, stop: Stop) -> str:
+        """Why traffic is not welcome now; "" where it is."""
+        if stop.asked.is_set():
+            return "draining"
+        return "" if self._ready == self._bound.config.workers else "no valid certificate"
+
+
+def _addresses(bound: Bound) -> list[str]:
     lines = []
-    for sock, listener in zip(bound.listeners[0], config.listeners, strict=True):
+    for sock, listener in zip(bound.listeners[0], bound.config.listeners, strict=True):
         target = f"to {listener.target}" if listener.target else "to where interception found it going"
         lines.append(f"{listener.direction.value} on {_name(sock)} {target}")
     for what, group in (("metrics", bound.metrics), ("health", bound.health)):
         lines += [f"{what} on {_name(sock)}" for sock in group]
-    workers = f", {config.workers} workers" if config.workers > 1 else ""
-    identity = bound.credentials.current.identity
-    lines.append(f"ready: we are {identity}, profile {config.profile_names}, {config.mode.value}{workers}")
     return lines
+
+
+def _who_we_are(bound: Bound) -> str:
+    config = bound.config
+    if config.enrolment is None:
+        who = bound.credentials.current.identity
+    elif config.workers == 1:
+        who = f"{bound.credentials.current.identity}, enrolled with {config.enrolment.authority}"
+    else:  # each worker knows, and has said so
+        who = f"enrolled with {config.enrolment.authority}"
+    workers = f", {config.workers} workers" if config.workers > 1 else ""
+    return f"ready: we are {who}, profile {config.profile_names}, {config.mode.value}{workers}"
 
 
 def _name(sock: socket.socket) -> str:

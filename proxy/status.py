@@ -23,17 +23,18 @@ _PAUSE_SECONDS: Final = 0.5
 
 
 class StatusServer:
-    """Serves on sockets that are bound already. `ready` says whether traffic is welcome; live is who answers at all."""
+    """Serves on sockets that are bound already. `why_not_ready` says why traffic is not welcome now, in a word or
+    two, and "" where it is; live is who answers at all."""
 
     def __init__(
         self,
         metrics: CollectorRegistry,
-        ready: Callable[[], bool],
+        why_not_ready: Callable[[], str],
         at_failure_of: Callable[[asyncio.Task[None]], None],
     ) -> None:
         """`at_failure_of` gets each task that must not end, and looks after it."""
         self._metrics = metrics
-        self._ready = ready
+        self._why_not_ready = why_not_ready
         self._at_failure_of = at_failure_of
         self._runners: list[web.AppRunner] = []
         self._accepting: list[asyncio.Task[None]] = []
@@ -103,7 +104,8 @@ class StatusServer:
         return web.Response(body=generate_latest(self._metrics), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _on_ready(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ready\n") if self._ready() else web.Response(status=503, text="draining\n")
+        obstacle = self._why_not_ready()
+        return web.Response(status=503, text=f"{obstacle}\n") if obstacle else web.Response(text="ready\n")
 
     async def _on_live(self, _request: web.Request) -> web.Response:
         return web.Response(text="live\n")

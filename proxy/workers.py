@@ -7,6 +7,7 @@ line: a supervisor (the kubelet, systemd) restarts what it can see, and a half-d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
@@ -22,11 +23,15 @@ from proxy import loop
 from proxy.config import ProxyConfig
 
 if TYPE_CHECKING:
-    from proxy.server import Bound
+    from proxy.server import Bound, Readiness
 
 _METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 # A worker whose connections were given --drain-seconds ends at once afterwards; this is for the machine's slowness.
 _GRACE_SECONDS: Final = 5.0
+
+# What a worker writes to its parent when its readiness changes.
+_READY: Final = b"+"
+_NOT_READY: Final = b"-"
 
 _log = logging.getLogger("qbitel.proxy")
 
@@ -74,22 +79,20 @@ class _Parent:
         # Held open by the parent alone: workers see its end when the parent is gone, even by SIGKILL.
         self._lifeline_read, self._lifeline_write = os.pipe()
         self._ready_read, self._ready_write = os.pipe()
-        self._ready = 0
         self._failed = False
-        self._announcement: list[str] = []
 
     def run(self) -> int:
         """Return the exit code: 0 when it was asked to end, 1 when a worker died."""
         from proxy import server  # noqa: PLC0415  # see _run_many
 
-        self._announcement = server.announcement(self._bound)  # while the sockets are still ours to ask
+        readiness = server.Readiness(self._bound)  # while the sockets are still ours to ask
         children = [self._fork(index) for index in range(self._bound.config.workers)]
         os.close(self._lifeline_read)
         os.close(self._ready_write)
         for group in self._bound.listeners:
             for sock in group:
                 sock.close()
-        loop.run(self._watch(children))
+        loop.run(self._watch(children, readiness))
         return 1 if self._failed else 0
 
     def _fork(self, index: int) -> int:
@@ -102,7 +105,7 @@ class _Parent:
             )
         return pid
 
-    async def _watch(self, children: list[int]) -> None:
+    async def _watch(self, children: list[int], readiness: Readiness) -> None:
         from proxy import server  # noqa: PLC0415  # see _run_many
         from proxy.metrics import exposition_registry  # noqa: PLC0415
         from proxy.status import StatusServer  # noqa: PLC0415
@@ -111,10 +114,11 @@ class _Parent:
         stop = server.Stop(running)
         status = StatusServer(
             exposition_registry(None),
-            lambda: self._ready == len(children) and not stop.asked.is_set(),
+            lambda: readiness.obstacle(stop),
             stop.at_failure_of,
         )
         await status.start(self._bound.metrics, self._bound.health)
+        readiness.announce()
         alive = set(children)
         everyone_gone = asyncio.Event()
 
@@ -146,7 +150,7 @@ class _Parent:
         for number in (signal.SIGTERM, signal.SIGINT):
             running.add_signal_handler(number, end)
         running.add_signal_handler(signal.SIGHUP, tell, signal.SIGHUP)
-        running.add_reader(self._ready_read, self._one_ready, running, len(children))
+        running.add_reader(self._ready_read, self._hear, running, readiness)
         await stop.asked.wait()
         if stop.failed:  # nobody has told the workers yet
             tell(signal.SIGTERM)
@@ -160,14 +164,13 @@ class _Parent:
         await status.close()
         self._failed |= stop.failed
 
-    def _one_ready(self, running: asyncio.AbstractEventLoop, workers: int) -> None:
-        data = os.read(self._ready_read, workers)
-        self._ready += len(data)
-        if not data or self._ready == workers:
+    def _hear(self, running: asyncio.AbstractEventLoop, readiness: Readiness) -> None:
+        """Workers tell of their readiness, a byte for each change."""
+        said = os.read(self._ready_read, 4096)
+        if not said:
             running.remove_reader(self._ready_read)
-        if data and self._ready == workers:
-            for line in self._announcement:
-                _log.info("%s", line)
+        for one in said:
+            readiness.changed(one == _READY[0])
 
 
 class _Worker:
@@ -214,9 +217,9 @@ class _Worker:
         await server.Process(self._bound, self._index).run(stop, self._tell_ready)
         return stop.failed
 
-    def _tell_ready(self) -> None:
-        os.write(self._ready, b"r")
-        os.close(self._ready)
+    def _tell_ready(self, ready: bool) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the parent is gone: the lifeline says so too
+            os.write(self._ready, _READY if ready else _NOT_READY)
 
     def _parent_gone(self, running: asyncio.AbstractEventLoop, ask: Callable[[], None]) -> None:
         running.remove_reader(self._lifeline)

@@ -72,6 +72,15 @@ def quiet(*more: object) -> tuple[object, ...]:
         (["--no-capture"], "nothing to listen on"),
         (["--inbound", "127.0.0.1:15001", "--outbound", "127.0.0.1:15001"], "is given twice"),
         (["--frobnicate"], "unrecognized arguments"),
+        (["--authority", "nowhere"], "is not HOST:PORT"),
+        (["--authority", "a:1", "--certs", "c"], "leave --certs and --kem-key out"),
+        (["--authority", "a:1", "--kem-key", "k"], "leave --certs and --kem-key out"),
+        (["--authority", "a:1", "--token", "t", "--bootstrap-token", "b"], "either --token or --bootstrap-token"),
+        (["--authority", "a:1", "--instance", "a b"], "is no name for an instance"),
+        (["--authority-roots", "r"], "--authority-roots goes with --authority"),
+        (["--token", "t"], "--token goes with --authority"),
+        (["--bootstrap-token", "b"], "--bootstrap-token goes with --authority"),
+        (["--instance", "i"], "--instance goes with --authority"),
     ],
 )
 def test_a_wrong_flag_is_one_line(capsys, words, expected):
@@ -198,3 +207,30 @@ def test_an_empty_revocation_list_is_one_line(capsys, certs, tmp_path):
     shutil.copytree(certs / "a", tmp_path, dirs_exist_ok=True)
     (tmp_path / "crl.pem").touch()
     assert "crl.pem is empty" in refusal(capsys, *quiet("--certs", tmp_path))
+
+
+def test_an_authority_needs_nothing_but_its_address(monkeypatch):
+    monkeypatch.setenv("POD_UID", "7f1c-uid")
+    config = configured("--authority", "qbitel-certmgr.qbitel-system.svc:15012")
+    assert config.files is None
+    enrolment = config.enrolment
+    assert enrolment.authority == Endpoint("qbitel-certmgr.qbitel-system.svc", 15012)
+    assert str(enrolment.roots.roots) == "/etc/qbitel/roots/ca.crt"
+    assert str(enrolment.token) == "/var/run/secrets/qbitel/token"
+    assert (enrolment.bootstrap_token, enrolment.instance) == (None, "7f1c-uid")
+    monkeypatch.delenv("POD_UID")
+    assert configured("--authority", "a:1").enrolment.instance == socket.gethostname()
+
+
+def test_what_an_authority_is_given_replaces_the_defaults():
+    words = ("--authority", "a:1", "--authority-roots", "r", "--bootstrap-token", "b", "--instance", "i")
+    enrolment = configured(*words).enrolment
+    assert (str(enrolment.roots.roots), enrolment.token, str(enrolment.bootstrap_token)) == ("r/ca.crt", None, "b")
+    assert enrolment.instance == "i"
+
+
+def test_a_sealed_key_is_opened_with_the_key_that_was_named():
+    files = configured("--certs", "c", "--kem-key", "k").files
+    assert str(files.kem_key) == "k"
+    assert files.open_sealed is not None
+    assert str(configured("--certs", "c").files.kem_key) == "c/kem.key"

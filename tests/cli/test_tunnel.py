@@ -83,8 +83,8 @@ def test_what_both_ends_share_reaches_the_proxy():
         config = configured(
             end, *ENDS, *FILES, "--crl", "l", "--key-log", "k", "--provider", "liboqs", "--profile", "cnsa2,qbitel"
         )
-        assert config.files.crl == Path("l")
-        assert not config.files.crl_is_optional
+        assert config.files.trust.crl == Path("l")
+        assert not config.files.trust.crl_is_optional
         assert config.key_log == Path("k")
         assert config.provider == "liboqs"
         assert config.profile_names == "cnsa2,qbitel"

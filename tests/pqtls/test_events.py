@@ -8,6 +8,7 @@ import pytest
 
 import pqtls
 from pqtls.events import ApplicationData, HandshakeCompleted
+from pqtls.x509_reading import path_id
 from tests.support import pki
 
 
@@ -35,10 +36,12 @@ def test_a_completed_handshake_says_everything_about_the_peer_and_shows_no_certi
     }
     for connection, peer in zip(pair, ("server", "client"), strict=True):
         (event,) = connection.events()
+        certificate = pki.leaf(peer).certificate
         assert event == HandshakeCompleted(
             **expected,  # type: ignore[arg-type]  # one mapping for many types
             peer_identity=pki.identity(peer),
             peer_chain=(pki.leaf(peer).der,),
+            peer_path_ids=(path_id(certificate.issuer, certificate.serial_number),),
         )
         assert event.peer_certificate == pki.leaf(peer).der
         assert "peer_chain" not in repr(event)

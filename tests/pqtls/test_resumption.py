@@ -18,7 +18,10 @@ from tests.support.resumption import RECORD_HEADER, Mesh, meet
 
 SECOND = datetime.timedelta(seconds=1)
 # Facts of a full handshake, as its event says them, that a resumed one must repeat.
-_SAME = ("profile", "group", "signature_scheme", "cipher_suite", "peer_identity", "client_authenticated")
+_SAME = (
+    *("profile", "group", "signature_scheme", "cipher_suite", "peer_identity", "peer_path_ids"),
+    "client_authenticated",
+)
 
 
 # -- when it works --------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from certmgr.authority import WorkloadRequest, create_root, issue_workload
 from certmgr.files import write_workload
 from mesh.spiffe import SpiffeId
 from pqtls import PROFILES, ClientConnection, ServerConnection
-from proxy import credentials
+from proxy import credential_files, credentials
 from proxy.config import CredentialFiles
 from proxy.identity import IdentityRule
 
@@ -74,7 +74,7 @@ class Pki:
         settings = credentials.TlsSettings(
             profiles=(PROFILES["qbitel"],), accept_identity=IdentityRule(frozenset(), frozenset())
         )
-        return credentials.load(self.files(name), settings)
+        return credential_files.load(self.files(name), settings)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,16 @@ import pytest
 from mesh.errors import UserError
 from pqtls import PROFILES
 from proxy import config
-from proxy.config import CredentialFiles, Direction, Endpoint, Limits, ListenerConfig, ProxyConfig
+from proxy.config import (
+    CredentialFiles,
+    Direction,
+    Endpoint,
+    EnrolmentConfig,
+    Limits,
+    ListenerConfig,
+    ProxyConfig,
+    TrustFiles,
+)
 
 FILES = CredentialFiles.in_folder(Path("certs"))
 
@@ -20,7 +29,7 @@ def proxy_config(*ports: int, **more) -> ProxyConfig:
 
 
 def test_the_files_have_the_names_of_the_mesh():
-    assert [path.name for path in (FILES.chain, FILES.key, FILES.roots)] == ["tls.crt", "tls.key", "ca.crt"]
+    assert [path.name for path in (FILES.chain, FILES.key, FILES.trust.roots)] == ["tls.crt", "tls.key", "ca.crt"]
 
 
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1"), ("a.b", "a.b:1")])
@@ -75,9 +84,11 @@ def test_a_profile_that_is_named_twice_is_refused():
 
 
 def test_only_the_revocation_list_of_a_folder_may_be_absent():
-    assert FILES.crl_is_optional
-    assert [path.name for path in FILES.paths()] == ["tls.crt", "tls.key", "ca.crt", "crl.pem"]
-    assert len(CredentialFiles(Path("c"), Path("k"), Path("r")).paths()) == 3
+    assert FILES.trust.crl_is_optional
+    assert [path.name for path in FILES.paths()] == [
+        "tls.crt", "tls.key", "ca.crt", "crl.pem", "intermediates.crt", "kem.key"
+    ]  # fmt: skip
+    assert len(CredentialFiles(Path("c"), Path("k"), TrustFiles(Path("r"))).paths()) == 3
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "mesh", "fd00::1/8"])
@@ -93,3 +104,42 @@ def test_names_are_checked_and_repetition_does_no_harm():
         config.trust_domains(["A"])
     with pytest.raises(UserError, match="--allow"):
         config.identities("--allow", ["http://a/b"])
+
+
+def enrolment(**more) -> EnrolmentConfig:
+    values = {
+        "authority": Endpoint("authority.example", 15012),
+        "roots": TrustFiles.in_folder(Path("roots")),
+        "token": Path("token"),
+        "instance": "pod-1",
+    }
+    return EnrolmentConfig(**(values | more))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"token": None}, "either --token or --bootstrap-token"),
+        ({"bootstrap_token": Path("once")}, "either --token or --bootstrap-token"),
+        ({"authority": Endpoint("a", 0)}, "has port 0"),
+        ({"instance": ""}, "--instance"),
+        ({"instance": "a/b"}, "--instance"),
+        ({"instance": "x" * 101}, "--instance"),
+        ({"instance": "line\nline"}, "--instance"),
+    ],
+)
+def test_an_enrolment_that_cannot_work_names_its_flag(change, said):
+    with pytest.raises(UserError, match=said) as refused:
+        enrolment(**change)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_certificate_comes_from_files_or_from_an_authority_and_not_from_both_or_neither():
+    listener = ListenerConfig(direction=Direction.INBOUND, bind=Endpoint("127.0.0.1", 1))
+    common = {"listeners": (listener,), "profiles": (PROFILES["qbitel"],), "trust_domains": frozenset({"a.b"})}
+    assert ProxyConfig(enrolment=enrolment(), **common).files is None
+    for both in ({}, {"files": FILES, "enrolment": enrolment()}):
+        with pytest.raises(UserError, match="either --certs or --authority"):
+            ProxyConfig(**both, **common)
+    with pytest.raises(UserError, match="--trust-domain of the authority"):
+        ProxyConfig(enrolment=enrolment(), **(common | {"trust_domains": frozenset()}))

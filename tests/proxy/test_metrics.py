@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 from prometheus_client import generate_latest
 
 from proxy.config import Direction
-from proxy.metrics import MAX_PRINCIPALS, Metrics
+from proxy.metrics import MAX_PRINCIPALS, EnrolmentMetrics, Metrics
 from proxy.reasons import Flag
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
@@ -90,3 +92,18 @@ def test_open_connections_go_up_and_down(metrics):
 def test_creation_times_are_left_out(metrics):
     metrics.tcp(Direction.INBOUND, API, WEB, True).opened.inc()
     assert "_created" not in generate_latest(metrics.registry).decode()
+
+
+def test_enrolment_is_counted_only_where_there_is_an_authority(metrics):
+    assert "authority" not in generate_latest(metrics.registry).decode()
+    counts = EnrolmentMetrics(metrics)
+    for result in ("ok", "unreachable", "unreachable"):
+        counts.rotation(result)
+    counts.succeeded_at(datetime.datetime(2030, 5, 17, tzinfo=datetime.UTC))
+    counts.reachable(True)
+    value = metrics.registry.get_sample_value
+    assert value("qbitel_cert_rotations_total", {"result": "unreachable"}) == 2
+    assert value("qbitel_cert_last_success_timestamp_seconds") == 1905206400
+    assert value("qbitel_authority_reachable") == 1
+    counts.reachable(False)
+    assert value("qbitel_authority_reachable") == 0

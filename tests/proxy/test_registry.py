@@ -29,6 +29,7 @@ class FakeRecord:
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
         self.relayed = False
+        self.peer_path_ids: tuple[bytes, ...] = ()
 
     def carried(self, a: int, b: int) -> None:
         self.seen.append((a, b))
@@ -127,3 +128,28 @@ def test_the_end_resets_relays_and_cancels_phases(live):
 
     live(relaying)
     live(in_a_phase)
+
+
+def test_connections_of_revoked_peers_are_reset_and_no_others(live):
+    async def scenario(registry, connection):
+        connection.record.peer_path_ids = (b"leaf", b"intermediate")
+        assert registry.end_revoked(frozenset({b"leaf"})) == 0, "there is no relay yet"
+        relay = FakeRelay()
+        connection.relaying(relay)
+        assert registry.end_revoked(frozenset({b"another"})) == 0
+        assert relay.aborted == []
+        assert registry.end_revoked(frozenset({b"another", b"intermediate"})) == 1
+        assert registry.end_revoked(frozenset({b"another", b"intermediate"})) == 0
+        assert relay.aborted == [End.REVOKED]
+        connection.task.cancel()
+
+    live(scenario)
+
+
+def test_a_connection_without_tls_has_no_peer_that_could_be_revoked(live):
+    async def scenario(registry, connection):
+        connection.relaying(FakeRelay())
+        assert registry.end_revoked(frozenset({b"leaf"})) == 0
+        connection.task.cancel()
+
+    live(scenario)

@@ -9,7 +9,7 @@ import pytest
 
 from pqtls import ClientConnection, ServerConnection, SessionReceived, TicketKeeper
 from pqtls.provider import default_provider
-from proxy import credentials
+from proxy import credential_files
 from proxy.config import Endpoint
 from proxy.identity import IdentityRule
 from proxy.sessions import SessionStore
@@ -29,7 +29,7 @@ def real_session(pki):
     bundle = pki.bundle("api")
     tickets = TicketKeeper(default_provider(), per_handshake=1)
     settings = dataclasses.replace(bundle.settings, tickets=tickets)
-    server = ServerConnection(credentials.load(pki.files("api"), settings).server(True))
+    server = ServerConnection(credential_files.load(pki.files("api"), settings).server(True))
     client = ClientConnection(pki.bundle("web").client(True))
     for _ in range(4):
         server.receive_data(client.data_to_send())

@@ -43,7 +43,7 @@ def answers(run):
         async def main():
             ports = {"m": sockets.listen(HERE), "h": sockets.listen(HERE)}
             numbers = {key: sock.getsockname()[1] for key, sock in ports.items()}
-            server = StatusServer(registry, lambda: ready, nothing_fails)
+            server = StatusServer(registry, lambda: "" if ready else "draining", nothing_fails)
             await server.start([ports["m"]], [ports["h"]])
             try:
                 return [await asyncio.to_thread(ask, numbers[where], path) for where, path in questions]

@@ -16,7 +16,7 @@ import pytest
 
 from pqtls import ApplicationData, ClientConnection, HandshakeCompleted, ServerConnection, TicketKeeper
 from pqtls.provider import default_provider
-from proxy import credentials
+from proxy import credential_files
 
 HANG = 8.0  # seconds; below the handshake's deadline of ten, which would end a hang and hide it
 SECONDS = 1.5  # of each scenario
@@ -251,7 +251,7 @@ def test_data_that_comes_together_with_finished_is_not_stuck(mesh, run, pki):
 def test_data_behind_tickets_is_not_stuck(qbitel, run, pki):
     tickets = TicketKeeper(default_provider())
     settings = dataclasses.replace(pki.bundle("api").settings, tickets=tickets)
-    config = credentials.load(pki.files("api"), settings).server(True)
+    config = credential_files.load(pki.files("api"), settings).server(True)
 
     async def main() -> int:
         async with serving(server_with_data_behind_tickets(config, 1)) as target:

@@ -1,0 +1,286 @@
+"""Keeps one worker enrolled: the first certificate, each next one, and what the authority publishes meanwhile.
+
+Three loops, which never end by what the authority does or does not do: one asks for certificates when they are due, one
+follows what is published, and one acknowledges it. What was good last stays in use until there is better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from mesh.errors import UserError
+from pqtls import Credential
+from proxy.answers import AuthorityFailed, Failure, Issued, News, Published
+from proxy.config import EnrolmentConfig
+from proxy.enrolled_credentials import EnrolledCredentials
+from proxy.enrolment import make_request
+from proxy.outage import Outage
+from proxy.renewal import Backoff, Schedule, schedule
+from proxy.token_file import read_authorization
+
+# Seconds. An authority that answers each question for news at once is not asked more often.
+_BETWEEN_POLLS: Final = 1.0
+
+_log = logging.getLogger("qbitel.proxy")
+
+
+class Client(Protocol):
+    """What is needed of proxy.authority.AuthorityClient."""
+
+    async def request_certificate(
+        self,
+        csr: bytes,
+        *,
+        instance: str,
+        anchors: str,
+        now: datetime.datetime,
+        credential: Credential | None = None,
+        authorization: str = "",
+    ) -> Issued: ...
+
+    async def acknowledge(self, anchors: str, *, instance: str, credential: Credential) -> None: ...
+
+    async def bundle(self) -> Published: ...
+
+    async def next_bundle(self, etag: str, credential: Credential | None) -> News: ...
+
+    async def close(self) -> None: ...
+
+
+class Counts(Protocol):
+    """Where it is counted: proxy.metrics.EnrolmentMetrics."""
+
+    def rotation(self, result: str) -> None: ...
+
+    def succeeded_at(self, now: datetime.datetime) -> None: ...
+
+    def reachable(self, yes: bool) -> None: ...
+
+
+class Enroller:
+    """Runs beside the connections of one worker, whose `instance` is its own.
+
+    `random` gives numbers from 0 to 1; `sleep` waits for seconds that no clock can change.
+    """
+
+    def __init__(
+        self,
+        config: EnrolmentConfig,
+        instance: str,
+        credentials: EnrolledCredentials,
+        client: Client,
+        counts: Counts,
+        *,
+        now: Callable[[], datetime.datetime],
+        random: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._config = config
+        self._instance = instance
+        self._credentials = credentials
+        self._client = client
+        self._counts = counts
+        self._now = now
+        self._random = random
+        self._sleep = sleep
+        self._schedule: Schedule | None = None
+        self._generation = ""
+        self._acknowledged = ""
+        self._unacknowledged = asyncio.Event()
+        self._shunned = False  # the authority does not take the certificate that we have
+        self._hurry = asyncio.Event()
+        self.enrolled = asyncio.Event()
+        self._renewals = Outage("no certificate came", "certificates come again")
+        self._news = Outage("revocations and roots are not followed", "revocations and roots are followed again")
+        self._acknowledgements = Outage("the roots are not acknowledged", "the roots are acknowledged again")
+        self._told_of_end = False
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_certificate())
+                tasks.create_task(self._again_and_again(self._take_news, self._news))
+                tasks.create_task(self._again_and_again(self._acknowledge, self._acknowledgements))
+        finally:
+            await self._client.close()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a certificate that peers accept, as far as its time goes."""
+        return self._schedule is not None and not self._schedule.has_ended(self._now())
+
+    def renew_now(self) -> None:
+        """Ask for a new certificate at once, whatever the schedule or the wait after a failure says."""
+        if self._schedule is not None:
+            self._schedule = self._schedule.at_once()
+        self._hurry.set()
+
+    def tell_of_end(self) -> None:
+        """Say once that the certificate has ended. To be called from time to time."""
+        ended = self._schedule is not None and not self.is_usable
+        if ended and not self._told_of_end and self._schedule is not None:
+            _log.error(
+                "our certificate ended at %s and the authority gave no other: peers refuse us; not ready until it does",
+                self._schedule.end.isoformat(),
+            )
+        self._told_of_end = ended
+
+    # -- certificates -------------------------------------------------------------------------------------------
+
+    async def _keep_certificate(self) -> None:
+        backoff = Backoff()
+        while True:
+            await self._until_due()
+            try:
+                await self._enrol()
+            except AuthorityFailed as error:
+                self._counts.rotation(error.failure.value)
+                self._reached(error)
+                self._renewals.begins(error.failure.value, f"{error}; {self._what_now()}")
+                await self._pause(backoff.after_failure(self._random(), error.retry_after))
+            else:
+                self._counts.rotation("ok")
+                self._reached(None)
+                self._renewals.ends()
+                backoff.after_success()
+
+    async def _until_due(self) -> None:
+        while self._schedule is not None and not self._schedule.is_due(self._now()):
+            await self._pause(self._schedule.pause(self._now()))
+
+    async def _enrol(self) -> None:
+        # First what we judge the answer by: a token that is good for one use must not be spent for nothing.
+        published = self._credentials.published or await self._client.bundle()
+        request = make_request()
+        issued = await self._ask(request.csr)
+        if issued.etag != published.etag or not self._credentials.is_current():
+            with contextlib.suppress(AuthorityFailed):  # what we have may do; what follows the news will say
+                published = await self._client.bundle()
+        self._credentials.take_certificate(request, issued.chain, published)
+        now, bundle = self._now(), self._credentials.current
+        end = bundle.credential.not_valid_after
+        self._schedule = schedule(now, end, self._instance, self._random())
+        self._generation = issued.generation
+        self._shunned = False
+        self._counts.succeeded_at(now)
+        level = logging.DEBUG if self.enrolled.is_set() else logging.INFO  # twice a day is no news, the first is
+        _log.log(level, "enrolled with %s as %s until %s", self._config.authority, bundle.identity, end.isoformat())
+        self._trust_changed()
+        self.enrolled.set()
+
+    async def _ask(self, csr: bytes) -> Issued:
+        """By the certificate that we have, and where the authority does not take that (any more), by the token."""
+        credential, refused = self._credentials.credential, None
+        if credential is not None and self.is_usable:
+            try:
+                return await self._request(csr, credential=credential)
+            except AuthorityFailed as error:
+                if not error.of_certificate:
+                    raise
+                refused, self._shunned = error, True
+        try:
+            authorization = read_authorization(self._config)
+        except UserError as error:
+            before = f"{refused}; and " if refused else ""
+            raise AuthorityFailed(Failure.REFUSED, f"{before}there is no other proof: {error}") from None
+        return await self._request(csr, authorization=authorization)
+
+    async def _request(self, csr: bytes, *, credential: Credential | None = None, authorization: str = "") -> Issued:
+        return await self._client.request_certificate(
+            csr,
+            instance=self._instance,
+            anchors=self._anchors,
+            now=self._now(),
+            credential=credential,
+            authorization=authorization,
+        )
+
+    # -- what is published --------------------------------------------------------------------------------------
+
+    async def _take_news(self) -> float:
+        """Wait for what is published next; return how many seconds to leave the authority alone."""
+        published = self._credentials.published
+        credential = self._credentials.credential if self.is_usable and not self._shunned else None
+        try:
+            news = await self._client.next_bundle("" if published is None else published.etag, credential)
+        except AuthorityFailed as error:
+            self._shunned = self._shunned or error.of_certificate
+            raise
+        if news.published is not None and news.published != self._credentials.published:
+            self._credentials.take_published(news.published)
+            self._trust_changed()
+        return news.pause
+
+    async def _acknowledge(self) -> float:
+        """Only what every connection that begins from now on is made with: that is what its reader relies on."""
+        await self._unacknowledged.wait()
+        credential, anchors = self._credentials.current.credential, self._anchors
+        await self._client.acknowledge(anchors, instance=self._instance, credential=credential)
+        self._acknowledged = anchors
+        if anchors == self._anchors:
+            self._unacknowledged.clear()
+        return 0.0
+
+    async def _again_and_again(self, attempt: Callable[[], Awaitable[float]], outage: Outage) -> None:
+        """`attempt` for ever, which returns the seconds to wait after a success; after failures it is longer."""
+        await self.enrolled.wait()
+        backoff = Backoff()
+        while True:
+            try:
+                pause = await attempt()
+            except AuthorityFailed as error:
+                self._reached(error)
+                outage.begins(error.failure.value, str(error))
+                pause = backoff.after_failure(self._random(), error.retry_after)
+            else:
+                self._reached(None)
+                outage.ends()
+                backoff.after_success()
+            await self._sleep(max(pause, _BETWEEN_POLLS))
+
+    def _trust_changed(self) -> None:
+        published = self._credentials.published
+        if published is None or self._schedule is None:
+            return
+        if published.anchors != self._acknowledged:
+            self._unacknowledged.set()
+        if published.generation != self._generation:
+            # Once for each: every later bundle would draw the lot again.
+            self._generation = published.generation
+            self._schedule = self._schedule.early(self._now(), self._instance, self._random())
+            self._hurry.set()
+        if self._credentials.is_revoked():
+            _log.warning("our own certificate was revoked: a new one is asked for")
+            self.renew_now()
+
+    @property
+    def _anchors(self) -> str:
+        published = self._credentials.published
+        return "" if published is None else published.anchors
+
+    # -- both ---------------------------------------------------------------------------------------------------
+
+    def _reached(self, error: AuthorityFailed | None) -> None:
+        self._counts.reachable(error is None or error.failure is not Failure.UNREACHABLE)
+
+    def _what_now(self) -> str:
+        if self._schedule is None:
+            return "nothing is let in or out before there is one; trying on"
+        return f"the last one stays in use until {self._schedule.end.isoformat()}; trying on"
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, unless there is a reason to hurry."""
+        self._hurry.clear()
+        sleeping = asyncio.ensure_future(self._sleep(seconds))
+        hurrying = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait((sleeping, hurrying), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            hurrying.cancel()
