@@ -17,7 +17,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import aiotls
 from pqtls import PROFILES, ChainCache, ClientConfig, Credential, TrustAnchors
@@ -59,8 +59,6 @@ class KeyAndBody:
 
     def credential(self, answer: bytes) -> Credential:
         """What the answer makes of the key."""
-        from cryptography.hazmat.primitives.serialization import NoEncryption, PrivateFormat  # noqa: PLC0415
-
         key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return Credential.from_pem(json.loads(answer)["certificate"].encode(), key)
 
@@ -84,7 +82,7 @@ class Connection:
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         body = await self._reader.readexactly(length)
         if not head.startswith(b"HTTP/1.1 201"):
-            raise RuntimeError(f"the authority answers {head.partition(bytes(1))[0][:40]!r} {body[:200]!r}")
+            raise RuntimeError(f"the authority answers {head[:20]!r} {body[:200]!r}")
         return body
 
     async def close(self) -> None:

@@ -176,8 +176,7 @@ class Api:
         issued = await self._service.issue(
             proven,
             asked.csr,
-            # What the verifier knows of the pod counts more than what somebody in it says.
-            instance=proven.instance or asked.instance,
+            instance=_instance(proven.instance, asked.instance),
             anchors=asked.anchors,
             kem_public_key=asked.kem_public_key,
         )
@@ -202,7 +201,9 @@ class Api:
         proven = presented.prove_certificate(self._service, self._now())
         acknowledged = wire.parse_acknowledgement(await self._body(request))
         with self._issuing.pass_through():
-            await self._service.acknowledge(str(proven.spiffe_id), acknowledged.instance, acknowledged.anchors)
+            await self._service.acknowledge(
+                str(proven.spiffe_id), acknowledged.instance, acknowledged.anchors, presented.serial
+            )
         return web.Response(status=204)
 
     # -- what is public -----------------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ class Api:
             answer = await handler(request)
         except Refused as refused:
             answer = self._refused(request, refused)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, UserError) as error:
             answer = self._refused(request, _unavailable(error))
         except web.HTTPException as error:  # aiohttp's own: no such path, or not by this method
             answer = self._refused(request, Refused(Reason.BAD_REQUEST, f"the API has no such request: {error.reason}"))
@@ -313,6 +314,11 @@ class Api:
         except web.RequestPayloadError:
             raise Refused(Reason.BAD_REQUEST, "the body is not what its Transfer-Encoding says") from None
         return bytes(body)
+
+
+def _instance(known: str, said: str) -> str:
+    """What the verifier knows of the pod counts more than what somebody in it says; each worker is one of its own."""
+    return said if not known or said.startswith(f"{known}/") else known
 
 
 def _presented(request: web.Request) -> Presented:

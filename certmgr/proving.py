@@ -74,6 +74,11 @@ class Presented:
                 "with the certificate, or come without it to be somebody else",
             )
 
+    @property
+    def serial(self) -> str:
+        """The serial number of the connection's certificate in lower-case hexadecimal digits; "" where it has none."""
+        return f"{x509.load_der_x509_certificate(self._certificate).serial_number:x}" if self._certificate else ""
+
     async def prove(
         self,
         judge: Judge,

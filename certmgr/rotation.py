@@ -15,7 +15,7 @@ from cryptography import x509
 from certmgr.authority import whole_second
 from certmgr.bundle import anchors_of
 from certmgr.peers import Peer, PeerBook
-from certmgr.state import AuthorityState, Generation, Phase, is_list_of, short_hash
+from certmgr.state import AuthorityState, Generation, Phase, is_list_of
 from mesh.errors import UserError
 
 # How long another replica may go on signing by the state before. Replicas learn of a change within a second where the
@@ -146,13 +146,10 @@ def _enter(
 
 
 def _of_those_kept(state: AuthorityState, generations: tuple[Generation, ...]) -> AuthorityState:
-    """Without the lists, and what is on them, of a generation that is dropped: its certificates mean nothing any more."""
-    dropped = [
-        one for generation in state.generations if generation not in generations for one in generation.authorities
-    ]
+    """Without the lists of a generation that is dropped. What was on them is kept: its root may be imported again."""
+    dropped = [gone for one in state.generations if one not in generations for gone in one.authorities]
     crls = tuple(pem for pem in state.crls if not any(is_list_of(x509.load_pem_x509_crl(pem), one) for one in dropped))
-    names = {short_hash(one) for one in dropped}
-    return replace(state, crls=crls, revoked=tuple(one for one in state.revoked if one.issuer not in names))
+    return replace(state, crls=crls)
 
 
 def _why(state: AuthorityState, peer: Peer, anchors: str) -> str:

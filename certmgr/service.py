@@ -68,6 +68,8 @@ class AuthorityService:
         self._state = AuthorityState.decode(stored.document)
         self._bundle = bundle_of(self._state)
         self._changed = asyncio.Event()
+        # Held from asking the store to taking up its answer: an answer that is overtaken must not undo a newer one.
+        self._asking = asyncio.Lock()
         self._own: CertificateAndKey | None = None
 
     @classmethod
@@ -111,18 +113,19 @@ class AuthorityService:
 
         Decided again when somebody else was faster. Raises what `transform` raises, StoreUnavailable and UserError.
         """
-        for _ in range(_ATTEMPTS):
-            state = transform(self._state)
-            if state is None or state == self._state:
-                return False
-            document = state.encode()
-            try:
-                version = await self.parts.store.save(AUTHORITY_DOCUMENT, document, self._stored.version)
-            except StoreConflict:
-                await self._confirm()
-                continue
-            self._adopt(Stored(document, version))
-            return True
+        async with self._asking:
+            for _ in range(_ATTEMPTS):
+                state = transform(self._state)
+                if state is None or state == self._state:
+                    return False
+                document = state.encode()
+                try:
+                    version = await self.parts.store.save(AUTHORITY_DOCUMENT, document, self._stored.version)
+                except StoreConflict:
+                    await self._load_newest()
+                    continue
+                self._adopt(Stored(document, version))
+                return True
         raise StoreUnavailable("the authority's state is changed by others all the time; try again")
 
     async def run(self) -> None:
@@ -140,12 +143,16 @@ class AuthorityService:
             try:
                 await self.parts.store.changed(AUTHORITY_DOCUMENT, self._stored.version)
                 await self._confirm()
-            except StoreUnavailable as error:
-                _log.warning("the store does not answer, what is known stays in use: %s", error)
+            except (StoreUnavailable, UserError) as error:
+                _log.warning("the authority's state cannot be read, what is known stays in use: %s", error)
                 await asyncio.sleep(_STORE_PAUSE)
 
     async def _confirm(self) -> None:
         """Make sure that we know the newest state."""
+        async with self._asking:
+            await self._load_newest()
+
+    async def _load_newest(self) -> None:
         stored = await self.parts.store.load(AUTHORITY_DOCUMENT)
         if stored is None:
             raise StoreUnavailable("the authority's state is gone from the store; restore it from a backup")

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from certmgr import founding, revocation, rotation, state
 from certmgr.ledger import Ledger
+from certmgr.peers import PeerBook
 from certmgr.rotation import StepRefused
 from certmgr.state import AuthorityState, Phase
 from certmgr.store import StoreUnavailable
@@ -80,10 +81,14 @@ class Upkeep:
             return
         # The time first, then the peers (rotation.advance): whoever is written down later keeps to the present phase.
         now = self._now()
-        peers = await self._service.ledger.everyone()
+        peers = _unrevoked(present, await self._service.ledger.everyone())
         try:
             stepped = await self._service.change(
-                lambda newest: rotation.advance(newest, peers, now) if newest.phase is present.phase else None
+                lambda newest: (
+                    revocation.sign_lists(rotation.advance(newest, peers, now), now)
+                    if newest.phase is present.phase
+                    else None
+                )
             )
         except StepRefused as refused:
             self._say(logging.INFO, f"the root's rotation waits: {refused}")
@@ -96,3 +101,12 @@ class Upkeep:
         if message != self._said:
             self._said = message
             _log.log(level, "%s", message)
+
+
+def _unrevoked(present: AuthorityState, peers: PeerBook) -> PeerBook:
+    """Without those that nobody accepts any more: they cannot break."""
+    for generation in present.generations:
+        issuers = {state.short_hash(one) for one in generation.authorities}
+        serials = frozenset(f"{one.serial:x}" for one in present.revoked if one.issuer in issuers)
+        peers = peers.without_revoked(generation.name, serials)
+    return peers

@@ -16,10 +16,8 @@ from typing import Any, Final
 from certmgr.parts import Bundle
 from certmgr.proofs import Reason, Refused
 
-# A pod's UID has 36 characters, a DNS name at most 253 (RFC 1034): whatever names an instance fits.
-MAX_INSTANCE: Final = 253
-# The anchors' hash is hexadecimal: 64 digits of SHA-256, 128 of any hash that could follow it.
-MAX_ANCHORS: Final = 128
+# As certmgr/peers.py keeps it: a pod's UID has 36 characters, a host's name at most 64.
+MAX_INSTANCE: Final = 128
 # Clocks that differ by more would see NotBefore, which is five minutes back, in the future.
 MAX_SKEW: Final = datetime.timedelta(minutes=5)
 
@@ -28,6 +26,7 @@ _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
 )
 _VISIBLE: Final = re.compile(r"[!-~]*\Z")
+_ANCHORS: Final = re.compile(r"[0-9a-f]{0,64}\Z")  # SHA-256, or nothing
 _JSON_SEPARATORS: Final = (",", ":")
 
 
@@ -57,7 +56,7 @@ def parse_certificate_request(body: bytes) -> CertificateAsked:
     return CertificateAsked(
         csr=_ascii(members, "csr", required=True),
         instance=_visible(members, "instance", MAX_INSTANCE),
-        anchors=_visible(members, "anchors", MAX_ANCHORS),
+        anchors=_anchors(members),
         kem_public_key=kem_public_key or None,
         time=_time(members),
     )
@@ -66,7 +65,7 @@ def parse_certificate_request(body: bytes) -> CertificateAsked:
 def parse_acknowledgement(body: bytes) -> Acknowledgement:
     """Read the body, or raise Refused: BAD_REQUEST."""
     members = _object(body)
-    anchors = _visible(members, "anchors", MAX_ANCHORS)
+    anchors = _anchors(members)
     if not anchors:
         raise _bad("the member anchors is missing: give the anchors of the bundle that is trusted now")
     return Acknowledgement(anchors=anchors, instance=_visible(members, "instance", MAX_INSTANCE))
@@ -165,6 +164,13 @@ def _visible(members: dict[str, Any], name: str, most: int) -> str:
     text = _text(members, name)
     if len(text) > most or not _VISIBLE.match(text):
         raise _bad(f"the member {name} is not at most {most} visible ASCII characters")
+    return text
+
+
+def _anchors(members: dict[str, Any]) -> str:
+    text = _text(members, "anchors")
+    if not _ANCHORS.match(text):
+        raise _bad("the member anchors is not at most 64 lower-case hexadecimal digits: give those of a bundle")
     return text
 
 

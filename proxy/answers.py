@@ -56,11 +56,11 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate chain in PEM, leaf first; which generation signed it, and the etag of what is published now."""
+    """A certificate chain in PEM, leaf first; which generation signed it, and what is published now."""
 
     chain: bytes = field(repr=False)
     generation: str
-    etag: str
+    published: Published
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def read_issued(content: bytes) -> Issued:
         return Issued(
             _text(document, "certificate").encode("ascii"),
             _text(document, "generation"),
-            _text(document, "bundle"),
+            _published_of(_mapping(document, "bundle")),
         )
 
 

@@ -25,7 +25,6 @@ from proxy.answers import (
     Failure,
     Issued,
     News,
-    Published,
     Unusable,
     read_issued,
     read_published,
@@ -98,12 +97,6 @@ class AuthorityClient:
                 session, "POST", "/v1/acknowledgements", expected=(204,), showed_certificate=True,
                 body={"anchors": anchors, "instance": instance},
             )  # fmt: skip
-
-    async def bundle(self) -> Published:
-        """What is published now."""
-        async with self._session(None) as session:
-            _, content, _ = await self._exchange(session, "GET", "/v1/bundle", expected=(200,))
-        return read_published(content)
 
     async def next_bundle(self, etag: str, credential: Credential | None) -> News:
         """What is published, as soon as it is another than `etag`'s, or after BUNDLE_WAIT.

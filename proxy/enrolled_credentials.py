@@ -12,7 +12,7 @@ from mesh.spiffe import SpiffeId
 from pqtls import ClientConfig, Credential, TrustAnchors
 from pqtls.errors import ConfigurationError, MisuseError
 from proxy import enrolment
-from proxy.answers import AuthorityFailed, Failure, Published
+from proxy.answers import AuthorityFailed, Failure, Issued, Published
 from proxy.config import EnrolmentConfig
 from proxy.credential_files import insisting_on_revocations, read_trust
 from proxy.credentials import Bundle, TlsSettings, TrustPem
@@ -62,30 +62,26 @@ class EnrolledCredentials:
         """What of the authority's publications is in use; None before the first certificate."""
         return self._published
 
-    def take_certificate(self, request: KeyRequest, chain: bytes, published: Published) -> None:
-        """Use this certificate, and what is published with it, for every connection from now on.
+    def take_certificate(self, request: KeyRequest, issued: Issued) -> None:
+        """Use this certificate, and what was published with it, for every connection from now on.
 
         Raises AuthorityFailed where something is wrong with either: then nothing has changed.
         """
-        trust = self._trust_in(published)
+        trust = self._trust_in(issued.published)
         credential = enrolment.accept(
             request,
-            chain,
+            issued.chain,
             trust,
             profiles=self._settings.profiles,
             now=self._settings.now(),
             rule=self._own_rule,
             present=None if self._current is None else self._current.credential.identity,
         )
-        self._use(credential, trust, published)
+        self._use(credential, trust, issued.published)
 
     def take_published(self, published: Published) -> None:
         """Judge peers by this from now on. Raises AuthorityFailed where that cannot be: then nothing has changed."""
         self._use(self.current.credential, self._trust_in(published), published)
-
-    def is_current(self) -> bool:
-        """Whether the revocation lists that we hold may still be relied on."""
-        return self._current is not None and self._settings.now() <= self._current.trust.usable_until
 
     def is_revoked(self) -> bool:
         """Whether our own certificate is revoked by what was published."""

@@ -7,7 +7,6 @@ follows what is published, and one acknowledges it. What was good last stays in 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import logging
 from collections.abc import Awaitable, Callable
@@ -15,7 +14,7 @@ from typing import Final, Protocol
 
 from mesh.errors import UserError
 from pqtls import Credential
-from proxy.answers import AuthorityFailed, Failure, Issued, News, Published
+from proxy.answers import AuthorityFailed, Failure, Issued, News
 from proxy.config import EnrolmentConfig
 from proxy.enrolled_credentials import EnrolledCredentials
 from proxy.enrolment import make_request
@@ -44,8 +43,6 @@ class Client(Protocol):
     ) -> Issued: ...
 
     async def acknowledge(self, anchors: str, *, instance: str, credential: Credential) -> None: ...
-
-    async def bundle(self) -> Published: ...
 
     async def next_bundle(self, etag: str, credential: Credential | None) -> News: ...
 
@@ -155,19 +152,16 @@ class Enroller:
             await self._pause(self._schedule.pause(self._now()))
 
     async def _enrol(self) -> None:
-        # First what we judge the answer by: a token that is good for one use must not be spent for nothing.
-        published = self._credentials.published or await self._client.bundle()
         request = make_request()
         issued = await self._ask(request.csr)
-        if issued.etag != published.etag or not self._credentials.is_current():
-            with contextlib.suppress(AuthorityFailed):  # what we have may do; what follows the news will say
-                published = await self._client.bundle()
-        self._credentials.take_certificate(request, issued.chain, published)
+        self._credentials.take_certificate(request, issued)
         now, bundle = self._now(), self._credentials.current
         end = bundle.credential.not_valid_after
         self._schedule = schedule(now, end, self._instance, self._random())
         self._generation = issued.generation
         self._shunned = False
+        # Said again with each certificate: only by that does the authority learn that the one before is out of use.
+        self._acknowledged = ""
         self._counts.succeeded_at(now)
         level = logging.DEBUG if self.enrolled.is_set() else logging.INFO  # twice a day is no news, the first is
         _log.log(level, "enrolled with %s as %s until %s", self._config.authority, bundle.identity, end.isoformat())

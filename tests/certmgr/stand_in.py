@@ -145,7 +145,8 @@ class StandIn:
         check(proven)
         return self.bootstrap.pop(token)
 
-    async def acknowledge(self, identity: str, instance: str, anchors: str) -> None:
+    async def acknowledge(self, identity: str, instance: str, anchors: str, serial: str = "") -> None:
+        assert serial
         self.acknowledged.append((identity, instance, anchors))
 
     async def certify(self, request: Any, public_key: Any, instance: str) -> Issued:

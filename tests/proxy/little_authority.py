@@ -239,7 +239,7 @@ class LittleAuthority:
                 "generation": self.signer.name,
                 "not_before": leaf.not_valid_before_utc.isoformat(),
                 "not_after": leaf.not_valid_after_utc.isoformat(),
-                "bundle": self.etag,
+                "bundle": self.bundle(),
                 "time": self.now().isoformat(),
             },
             status=201,

@@ -9,7 +9,7 @@ import pytest
 from proxy.answers import AuthorityFailed, Failure, read_issued, read_published, read_refusal
 
 BUNDLE = {"files": {"ca.crt": "roots"}, "anchors": "a", "etag": "e", "generation": "g", "unknown": [1]}
-ISSUED = {"certificate": "pem", "generation": "g", "bundle": "e", "identity": "ignored"}
+ISSUED = {"certificate": "pem", "generation": "g", "bundle": BUNDLE, "identity": "ignored"}
 
 
 def encoded(document, **changes) -> bytes:
@@ -21,7 +21,7 @@ def test_what_is_not_known_is_passed_over():
     assert (published.trust.roots, published.trust.intermediates, published.trust.crls) == (b"roots", b"", b"")
     assert (published.anchors, published.etag, published.generation) == ("a", "e", "g")
     issued = read_issued(encoded(ISSUED))
-    assert (issued.chain, issued.generation, issued.etag) == (b"pem", "g", "e")
+    assert (issued.chain, issued.generation, issued.published) == (b"pem", "g", published)
 
 
 @pytest.mark.parametrize("value", [..., None, 7, "", []])

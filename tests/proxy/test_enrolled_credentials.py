@@ -12,7 +12,7 @@ from mesh.errors import UserError
 from pqtls import PROFILES, TicketKeeper
 from pqtls.errors import IdentityRefused, MisuseError
 from pqtls.provider import default_provider
-from proxy.answers import AuthorityFailed, Published
+from proxy.answers import AuthorityFailed, Issued, Published
 from proxy.config import Endpoint, EnrolmentConfig, TrustFiles
 from proxy.credentials import TlsSettings, TrustPem
 from proxy.enrolled_credentials import EnrolledCredentials
@@ -75,13 +75,12 @@ def enrol(credentials, authority, name: str = "web") -> None:
     request = make_request()
     leaf = authority.sign(x509.load_pem_x509_csr(request.csr).public_key(), name)
     chain = leaf.public_bytes(Encoding.PEM) + authority.signer.intermediate.certificate_pem
-    credentials.take_certificate(request, chain, published(authority))
+    credentials.take_certificate(request, Issued(chain, authority.signer.name, published(authority)))
 
 
 def test_before_the_first_certificate_there_is_none(credentials):
     assert credentials.credential is None
     assert credentials.published is None
-    assert not credentials.is_current()
     with pytest.raises(MisuseError):
         _ = credentials.current
     assert credentials.toward_authority(None).credential is None
@@ -154,9 +153,7 @@ def test_roots_that_were_never_there_are_refused_at_once(make, tmp_path):
 def test_a_list_that_went_out_of_use_does_not_keep_us_from_fetching_the_next(credentials, authority, clock):
     enrol(credentials, authority)
     assert credentials.toward_authority(None).trust.usable_until < utc_now() + datetime.timedelta(days=2)
-    assert credentials.is_current()
     clock.ahead = datetime.timedelta(days=3)
-    assert not credentials.is_current()
     trust = credentials.toward_authority(None).trust
     assert trust.usable_until > clock()
     assert trust.roots

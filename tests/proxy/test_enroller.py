@@ -53,15 +53,11 @@ class Client:
         self.anchors.append(anchors)
         leaf = self.authority.sign(x509.load_pem_x509_csr(csr).public_key(), self.name)
         chain = leaf.public_bytes(Encoding.PEM) + self.authority.signer.intermediate.certificate_pem
-        return Issued(self.answer_with or chain, self.authority.signer.name, self.authority.etag)
+        return Issued(self.answer_with or chain, self.authority.signer.name, self.published())
 
     async def acknowledge(self, anchors, *, instance, credential):
         self._fail()
         self.acknowledged.append(anchors)
-
-    async def bundle(self) -> Published:
-        self._fail()
-        return self.published()
 
     def published(self) -> Published:
         bundle = self.authority.bundle()
