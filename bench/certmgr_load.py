@@ -76,19 +76,26 @@ class Connection:
         return cls(*await aiotls.open_connection(_HOST, port, config, limit=1 << 20))
 
     async def ask(self, request: bytes) -> bytes:
-        """Return the body of a 201, or raise RuntimeError: what is not granted is not to be measured."""
-        self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        body = await self._reader.readexactly(length)
-        if not head.startswith(b"HTTP/1.1 201"):
-            raise RuntimeError(f"the authority answers {head[:20]!r} {body[:200]!r}")
-        return body
+        """Return the body of a 201; come again when the authority says so. RuntimeError for any other answer."""
+        while True:
+            self._writer.write(request)
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            body = await self._reader.readexactly(_number(head, b"content-length"))
+            if head.startswith(b"HTTP/1.1 201"):
+                return body
+            if not head.startswith(b"HTTP/1.1 429"):
+                raise RuntimeError(f"the authority answers {head[:20]!r} {body[:200]!r}")
+            await asyncio.sleep(_number(head, b"retry-after"))
 
     async def close(self) -> None:
         """Close in order, and see it through."""
         self._writer.close()
         await self._writer.wait_closed()
+
+
+def _number(head: bytes, name: bytes) -> int:
+    """The value of a header."""
+    return int(head.lower().partition(b"\r\n" + name + b": ")[2].partition(b"\r\n")[0])
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Authorities and issued certificates as folders.
 
-    an authority's folder   ca.crt  ca.key
-    a workload's folder     tls.crt  tls.key  ca.crt
+    a root's folder         ca.crt  ca.key
+    a workload's folder     tls.crt  tls.key  ca.crt, and perhaps intermediates.crt  crl.pem
 
-`tls.crt` holds the leaf only: its peers have the root already, and a second ML-DSA-87 certificate would push the
-handshake out of TCP's first flight. How the bytes get to disk and back is certmgr/storage.py's business.
+`tls.crt` holds the leaf and what stands between it and the root, if anything does: what a peer holds already is not
+sent to it. How the bytes get to disk and back is certmgr/storage.py's business.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from cryptography import x509
@@ -35,10 +36,13 @@ _ML_DSA_87_OID: Final = bytes.fromhex("0609608648016503040313")
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a workload's folder holds: its leaf with the key, and the roots that it trusts."""
+    """What a workload's folder holds: its leaf with the key, the roots that it trusts, and the issuers of the leaf that
+    it sends along (nearest first, no root).
+    """
 
     credential: CertificateAndKey
     roots: tuple[x509.Certificate, ...]
+    issuers: tuple[x509.Certificate, ...] = ()
 
 
 def write_authority(folder: Path, root: CertificateAndKey, *, replace: bool = False) -> None:
@@ -50,21 +54,29 @@ def write_authority(folder: Path, root: CertificateAndKey, *, replace: bool = Fa
     write_files(folder, files, replace=replace)
 
 
-def write_workload(folder: Path, workload: CertificateAndKey, roots: Sequence[x509.Certificate]) -> None:
+def write_workload(
+    folder: Path,
+    workload: CertificateAndKey,
+    roots: Sequence[x509.Certificate],
+    *,
+    issuers: Sequence[x509.Certificate] = (),
+    beside: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
     """Write `ca.crt`, `tls.key` and `tls.crt`, or renew them.
 
-    UserError where the folder holds another identity's certificate: renewing is usual, changing who somebody
-    is by accident must not happen.
+    `issuers` stand behind the leaf in tls.crt, nearest first; `beside` are further public files by name. UserError
+    where the folder holds another identity's certificate: renewing is usual, changing who somebody is by accident must
+    not happen.
     """
     if not roots:
         raise ValueError("a workload that trusts nobody cannot talk to anybody: give at least one root")
-    _check_same_identity(folder / CERTIFICATE_FILE, spiffe_id_of(workload.certificate))
-    bundle = b"".join(root.public_bytes(serialization.Encoding.PEM) for root in roots)
-    # In this order, so that whoever waits for a change of tls.crt finds the other two changed already.
+    check_place(folder, spiffe_id_of(workload.certificate))
+    # In this order, so that whoever waits for a change of tls.crt finds the others changed already.
     files = (
-        File(ROOTS_FILE, bundle, PUBLIC_MODE),
+        File(ROOTS_FILE, _pem(roots), PUBLIC_MODE),
+        *(File(name, content, PUBLIC_MODE) for name, content in beside.items()),
         File(PRIVATE_KEY_FILE, workload.private_key_pem, SECRET_MODE),
-        File(CERTIFICATE_FILE, workload.certificate_pem, PUBLIC_MODE),
+        File(CERTIFICATE_FILE, _pem([workload.certificate, *issuers]), PUBLIC_MODE),
     )
     write_files(folder, files, replace=True)
 
@@ -72,7 +84,7 @@ def write_workload(folder: Path, workload: CertificateAndKey, roots: Sequence[x5
 def read_authority(folder: Path) -> CertificateAndKey:
     """Return the authority that `folder` holds. UserError, with the fix, for whatever is wrong with it."""
     path = folder / ROOTS_FILE
-    root = _pair(path, folder / AUTHORITY_KEY_FILE)
+    root = _pair(path, folder / AUTHORITY_KEY_FILE, _one_certificate(path))
     if not is_authority(root.certificate):
         raise UserError(
             f"{shown(path)} is no authority's certificate; make one with `qbitel ca init` in another folder"
@@ -82,23 +94,30 @@ def read_authority(folder: Path) -> CertificateAndKey:
 
 def read_workload(folder: Path) -> Workload:
     """Return what a workload's folder holds. UserError, with the fix, for whatever is wrong with it."""
-    credential = _pair(folder / CERTIFICATE_FILE, folder / PRIVATE_KEY_FILE)
-    return Workload(credential, _certificates(folder / ROOTS_FILE))
+    path = folder / CERTIFICATE_FILE
+    leaf, *issuers = _certificates(path)
+    credential = _pair(path, folder / PRIVATE_KEY_FILE, leaf)
+    return Workload(credential, _certificates(folder / ROOTS_FILE), tuple(issuers))
 
 
-def _check_same_identity(path: Path, wanted: SpiffeId) -> None:
+def check_place(folder: Path, wanted: SpiffeId) -> None:
+    """Raise UserError where `folder` holds a certificate of another identity, or something else in its place."""
+    path = folder / CERTIFICATE_FILE
     if not os.path.lexists(path):
         return
     try:
-        there = spiffe_id_of(_one_certificate(path))
+        there = spiffe_id_of(_certificates(path)[0])
     except UserError as error:
         raise UserError(f"{shown(path)} is in the way: {error}") from None
     if there != wanted:
         raise UserError(f"{shown(path)} belongs to {there}; use another folder for {wanted} (--out)")
 
 
-def _pair(certificate_path: Path, key_path: Path) -> CertificateAndKey:
-    certificate = _one_certificate(certificate_path)
+def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+
+
+def _pair(certificate_path: Path, key_path: Path, certificate: x509.Certificate) -> CertificateAndKey:
     private_key = _private_key(key_path)
     try:
         return CertificateAndKey(certificate, private_key)

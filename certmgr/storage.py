@@ -109,8 +109,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_file(path: Path, *, secret: bool = False) -> bytes:
-    """Return the bytes of a regular file of at most 1 MiB, or raise UserError.
+def read_file(path: Path, *, secret: bool = False, limit: int = _MAX_FILE_SIZE) -> bytes:
+    """Return the bytes of a regular file of at most `limit` bytes (1 MiB), or raise UserError.
 
     A `secret` that every user may read is refused and not warned of: a warning is seen once and the key stays open for
     ever. The group is let pass: Kubernetes gives a Secret to a container that is not root by its group (fsGroup).
@@ -125,11 +125,11 @@ def read_file(path: Path, *, secret: bool = False) -> bytes:
             if secret and status.st_mode & stat.S_IRWXO:
                 raise UserError(f"{shown(path)} is a secret that every user may read; run: chmod 600 {shown(path)}")
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
-                content = stream.read(_MAX_FILE_SIZE + 1)
+                content = stream.read(limit + 1)
         finally:
             os.close(descriptor)
-    if len(content) > _MAX_FILE_SIZE:
-        raise UserError(f"{shown(path)} has more than {_MAX_FILE_SIZE} bytes; give a file in PEM form")
+    if len(content) > limit:
+        raise UserError(f"{shown(path)} has more than {limit} bytes; give a file in PEM form")
     return content
 
 

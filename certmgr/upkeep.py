@@ -81,7 +81,7 @@ class Upkeep:
             return
         # The time first, then the peers (rotation.advance): whoever is written down later keeps to the present phase.
         now = self._now()
-        peers = _unrevoked(present, await self._service.ledger.everyone())
+        peers = unrevoked(present, await self._service.ledger.everyone())
         try:
             stepped = await self._service.change(
                 lambda newest: (
@@ -103,7 +103,7 @@ class Upkeep:
             _log.log(level, "%s", message)
 
 
-def _unrevoked(present: AuthorityState, peers: PeerBook) -> PeerBook:
+def unrevoked(present: AuthorityState, peers: PeerBook) -> PeerBook:
     """Without those that nobody accepts any more: they cannot break."""
     for generation in present.generations:
         issuers = {state.short_hash(one) for one in generation.authorities}

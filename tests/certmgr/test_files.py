@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from certmgr import files
-from certmgr.authority import CertificateAndKey, WorkloadRequest, create_root, issue_workload
+from certmgr.authority import CertificateAndKey, WorkloadRequest, create_intermediate, create_root, issue_workload
 from certmgr.files import read_authority, read_workload, write_authority, write_workload
 from mesh.errors import UserError
 from mesh.spiffe import SpiffeId
@@ -179,12 +179,31 @@ def test_a_leaf_in_an_authority_s_place_is_refused(authority_folder: Path, web: 
     assert "is no authority's certificate" in refusal(lambda: read_authority(authority_folder))
 
 
-def test_a_chain_where_one_certificate_belongs_is_refused(
-    workload_folder: Path, root: CertificateAndKey, web: CertificateAndKey
+def test_a_chain_is_written_and_read_where_an_intermediate_issued(
+    tmp_path: Path, root: CertificateAndKey, request_web: WorkloadRequest
 ) -> None:
-    (workload_folder / "tls.crt").write_bytes(web.certificate_pem + root.certificate_pem)
+    begin = root.certificate.not_valid_before_utc
+    intermediate = create_intermediate("CN=Between", root, begin)
+    leaf = issue_workload(request_web, intermediate, begin)
+    beside = {"intermediates.crt": intermediate.certificate_pem, "crl.pem": b"lists"}
+    write_workload(tmp_path, leaf, [root.certificate], issuers=[intermediate.certificate], beside=beside)
 
-    assert "holds 2 certificates" in refusal(lambda: read_workload(workload_folder))
+    assert read_workload(tmp_path) == files.Workload(leaf, (root.certificate,), (intermediate.certificate,))
+    assert contents(tmp_path) == {
+        "tls.crt": leaf.certificate_pem + intermediate.certificate_pem,
+        "tls.key": leaf.private_key_pem,
+        "ca.crt": root.certificate_pem,
+        **beside,
+    }
+    assert mode(tmp_path / "crl.pem") == 0o644
+
+
+def test_a_chain_where_one_certificate_belongs_is_refused(
+    authority_folder: Path, root: CertificateAndKey, web: CertificateAndKey
+) -> None:
+    (authority_folder / "ca.crt").write_bytes(root.certificate_pem + web.certificate_pem)
+
+    assert "holds 2 certificates" in refusal(lambda: read_authority(authority_folder))
 
 
 def tlv(tag: int, content: bytes) -> bytes:

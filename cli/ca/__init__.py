@@ -1,0 +1,1 @@
+"""`qbitel ca`: authorities and certificates, in folders or in a cluster."""
