@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 
-.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr system-packages clean \
+.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr system-packages clean test-cluster \
         evidence vectors interop fuzz coverage mutants
 
 run: setup system-packages
@@ -42,6 +42,13 @@ contracts: setup
 
 unit: setup system-packages
 	@$(BIN)/python -m pytest -n 2 $(TESTS)
+
+# What only a real API server can judge. It makes namespaces `qbitel-test-…` in the cluster that KUBECONFIG names and
+# deletes them again; it needs an administrator's rights and a cluster that runs no mesh. With QBITEL_CLUSTER_STOP and
+# QBITEL_CLUSTER_START, commands that stop and start the API server, it is also stopped for two minutes.
+test-cluster: setup
+	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster"; exit 2; }
+	@$(BIN)/python -m pytest tests/certmgr/kubernetes $(TESTS)
 
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)

@@ -6,15 +6,19 @@ import argparse
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from certmgr import server
-from certmgr.audit import file_journal
+from certmgr.audit import file_journal, stream_journal
 from certmgr.folder_store import FolderStore
 from certmgr.parts import Parts
 from certmgr.server import Listening
+from certmgr.state import AuthorityState
 from certmgr.storage import shown
+from certmgr.store import AUTHORITY_DOCUMENT, Store, StoreUnavailable
 from cli.arguments import Address, Parser, address
 from cli.proxy import DEFAULT_PROFILE, add_log_level, endpoint, set_up_logging
 from mesh import names
@@ -45,10 +49,27 @@ def _parser() -> Parser:
         "serve",
         help="issue and renew certificates over HTTPS",
         description="Issue and renew certificates over HTTPS with the mesh's own TLS, in the foreground. Who asks "
-        "proves who it is by a certificate that is still valid or by a one-time token of `qbitel ca token`. SIGTERM "
-        "finishes what is under way and ends it; a second one ends it at once.",
+        "proves who it is by a certificate that is still valid, by a one-time token of `qbitel ca token` or, in "
+        "Kubernetes, by a service-account token. SIGTERM finishes what is under way and ends it; a second one ends it "
+        "at once.",
     )
-    serve.add_argument("folder", type=Path, metavar="DIR", help="the authority's folder, of `qbitel ca init`")
+    serve.add_argument(
+        "folder", type=Path, nargs="?", metavar="DIR", help="the authority's folder, of `qbitel ca init`"
+    )
+    serve.add_argument(
+        "--kubernetes",
+        action="store_true",
+        help="instead of DIR: Secrets, service accounts and ConfigMaps of a cluster",
+    )
+    serve.add_argument("--kubeconfig", metavar="FILE", help="the cluster (the one that this pod is in)")
+    serve.add_argument(
+        "--namespace", metavar="N", help=f"of the Secrets that hold the authority ({names.CONTROL_NAMESPACE})"
+    )
+    serve.add_argument(
+        "--service-secrets",
+        action="store_true",
+        help="issue into Secrets of service accounts that ask for it by annotation",
+    )
     serve.add_argument(
         "--listen", metavar="ADDR", type=address, help=f"where the API is served ({names.AUTHORITY_PORT}, everywhere)"
     )
@@ -67,7 +88,7 @@ def _parser() -> Parser:
         "--audit",
         metavar="FILE",
         type=Path,
-        help=f"the audit log, only ever appended to (DIR/{_AUDIT_FILE})",
+        help=f"the audit log, only ever appended to (DIR/{_AUDIT_FILE}; with --kubernetes standard output)",
     )
     serve.add_argument(
         "--drain-seconds",
@@ -82,9 +103,25 @@ def _parser() -> Parser:
 
 async def _serve(options: argparse.Namespace) -> int:
     profiles = config.profiles_named(options.profile or [DEFAULT_PROFILE])
-    parts = _folder_parts(options)
-    with contextlib.closing(_listening(options)) as listening:
-        return await server.run(parts, listening, profiles=profiles, drain_seconds=options.drain_seconds, now=utc_now)
+    async with _parts(options) as parts:
+        with contextlib.closing(_listening(options)) as listening:
+            return await server.run(
+                parts, listening, profiles=profiles, drain_seconds=options.drain_seconds, now=utc_now
+            )
+
+
+def _parts(options: argparse.Namespace) -> AbstractAsyncContextManager[Parts]:
+    """The outside of the authority, for as long as it serves."""
+    if options.kubernetes:
+        if options.folder is not None:
+            raise UserError(f"--kubernetes and the folder {options.folder} are two stores; give one")
+        return _cluster_parts(options)
+    if options.folder is None:
+        raise UserError("give the authority's folder, or --kubernetes")
+    for flag in ("kubeconfig", "namespace", "service_secrets"):
+        if getattr(options, flag):
+            raise UserError(f"--{flag.replace('_', '-')} is for --kubernetes; leave it out with a folder")
+    return contextlib.nullcontext(_folder_parts(options))
 
 
 def _folder_parts(options: argparse.Namespace) -> Parts:
@@ -95,6 +132,42 @@ def _folder_parts(options: argparse.Namespace) -> Parts:
     return Parts(
         store=FolderStore(folder), journal=file_journal(options.audit or folder / _AUDIT_FILE), replica=_REPLICA
     )
+
+
+@contextlib.asynccontextmanager
+async def _cluster_parts(options: argparse.Namespace) -> AsyncIterator[Parts]:
+    try:
+        # The client of the API server comes with an extra, and only this needs it.
+        from certmgr.kubernetes import parts as kubernetes  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--kubernetes needs the Python package {error.name}: pip install 'qbitel-mesh[kubernetes]'"
+        ) from None
+    namespace = options.namespace or names.CONTROL_NAMESPACE
+    async with kubernetes.cluster_store(options.kubeconfig, namespace) as store:
+        trust_domain = await _trust_domain(store)
+    journal = file_journal(options.audit) if options.audit else stream_journal(sys.stdout.fileno())
+    async with kubernetes.cluster_parts(
+        kubeconfig=options.kubeconfig,
+        trust_domain=trust_domain,
+        replica=socket.gethostname(),  # of a pod: its name
+        journal=journal,
+        now=utc_now,
+        namespace=namespace,
+        service_secrets=options.service_secrets,
+    ) as parts:
+        yield parts
+
+
+async def _trust_domain(store: Store) -> str:
+    """Of the authority in `store`: tokens are judged for it, too."""
+    try:
+        stored = await store.load(AUTHORITY_DOCUMENT)
+    except StoreUnavailable as error:
+        raise UserError(f"the store of the authority does not answer: {error}") from None
+    if stored is None:
+        raise UserError("there is no authority in the cluster yet; make one with `qbitel ca init`")
+    return AuthorityState.decode(stored.document).trust_domain
 
 
 def _listening(options: argparse.Namespace) -> Listening:

@@ -42,9 +42,13 @@ DOORS: Final = {
     "aiohttp": [
         *("proxy/status.py", "proxy/authority.py"),
         *("certmgr/api.py", "certmgr/connections.py", "certmgr/https.py", "certmgr/server.py", "certmgr/status.py"),
+        "certmgr/kubernetes/client.py",
         "cli/demo/*",
     ],
+    "kubernetes_asyncio": ["certmgr/kubernetes/client.py"],
 }
+# What an extra of the distribution brings, and the package that alone may need it: everything else works without.
+EXTRAS: Final = {"kubernetes_asyncio": ("kubernetes", "certmgr.kubernetes")}
 
 # A library is given what it needs. The modules that would let it take something by itself:
 NOT_IN_A_LIBRARY: Final = frozenset(
@@ -173,15 +177,57 @@ def test_each_third_party_comes_in_through_its_door() -> None:
 
 
 def test_each_third_party_is_a_dependency_that_is_declared() -> None:
-    declared = {
-        canonical(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
-        for requirement in importlib.metadata.requires(DISTRIBUTION) or []
-        if "extra ==" not in requirement
-    }
     distributions = importlib.metadata.packages_distributions()
     imported = {name for path in sources(*ROOMS) for name in third_parties(parsed(path))}
 
-    assert {canonical(distribution) for name in imported for distribution in distributions[name]} <= declared
+    assert [
+        f"{name} is not declared"
+        for name in imported
+        for distribution in distributions[name]
+        if canonical(distribution) not in declared(EXTRAS[name][0] if name in EXTRAS else None)
+    ] == []
+
+
+def declared(extra: str | None) -> set[str]:
+    """The distributions that an extra brings; None: those that are always there."""
+    marker = re.compile(r"extra == ['\"]" + (extra or "") + r"['\"]")
+    return {
+        canonical(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
+        for requirement in importlib.metadata.requires(DISTRIBUTION) or []
+        if ("extra ==" not in requirement if extra is None else marker.search(requirement))
+    }
+
+
+def test_what_comes_with_an_extra_is_imported_only_where_it_is_asked_for() -> None:
+    assert [
+        f"{path} imports {package} when it is itself imported"
+        for _, package in EXTRAS.values()
+        for path in sources(*ROOMS)
+        if not path.startswith(package.replace(".", "/") + "/")
+        for name in modules_imported_at_once(parsed(path))
+        if f"{name}.".startswith(f"{package}.")
+    ] == []
+
+
+def modules_imported_at_once(tree: ast.Module) -> Iterator[str]:
+    """The modules, and the names from them, that a file imports outside of functions."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("from certmgr import kubernetes", ["certmgr.kubernetes"]),
+        ("import certmgr.kubernetes.parts", ["certmgr.kubernetes.parts"]),
+        ("def f():\n    from certmgr.kubernetes import parts", []),
+    ],
+)
+def test_the_rule_of_extras_finds_what_it_looks_for(code: str, names: list[str]) -> None:
+    assert list(modules_imported_at_once(ast.parse(code))) == names
 
 
 def canonical(distribution: str) -> str:

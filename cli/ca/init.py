@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace, clock: Clock) -> int:
 def _root_only(options: argparse.Namespace, now: datetime.datetime) -> Answer:
     folder: Path | None = options.folder
     if folder is None or options.kubernetes:
-        raise UserError("a root alone is made in a folder: give DIR")
+        raise UserError("a root alone is made in a folder: give DIR, without --kubernetes")
     if os.path.lexists(folder) and not folder.is_dir():
         raise UserError(f"{shown(folder)} is no folder; give a folder, or the name of a new one")
     if options.trust_domain is not None or leaf_validity(options) is not None:

@@ -26,10 +26,12 @@ from certmgr.storage import PUBLIC_MODE, File, shown, write_files
 from certmgr.store import AUTHORITY_DOCUMENT, Store, StoreUnavailable
 from certmgr.wording import rfc3339
 from mesh.errors import UserError
+from mesh.names import CONTROL_NAMESPACE
 
 AUDIT_FILE: Final = "audit.log"
 # The document of peers that commands share; each change to it is conditional, so that none is lost.
 _REPLICA: Final = "cli"
+_USUAL_KUBECONFIG: Final = "~/.kube/config"
 
 Clock = Callable[[], datetime.datetime]
 _Result = TypeVar("_Result")
@@ -97,19 +99,41 @@ def add_place(parser: argparse.ArgumentParser, what: str = "the authority's fold
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """What the commands ask of where the authority is: it is in a folder."""
-    parser.set_defaults(kubernetes=False)
+    """The arguments for an authority in a cluster."""
+    cluster = parser.add_argument_group("in a cluster, instead of DIR")
+    cluster.add_argument("--kubernetes", action="store_true", help="the authority's state is a Secret")
+    cluster.add_argument("--namespace", default=CONTROL_NAMESPACE, metavar="NAME", help="default: %(default)s")
+    cluster.add_argument(
+        "--kubeconfig", metavar="FILE", help=f"default: $KUBECONFIG, or {_USUAL_KUBECONFIG}, or this pod's own account"
+    )
 
 
 @asynccontextmanager
 async def place_of(options: argparse.Namespace) -> AsyncIterator[Place]:
     """The place that the arguments of `add_place` name, whether an authority is there or not."""
     folder: Path | None = options.folder
-    if folder is None:
-        raise UserError("say where the authority is: give its folder, DIR")
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise UserError(f"{shown(folder)} is no folder; give a folder, or the name of a new one")
-    yield Place(FolderStore(folder), folder, shown(folder))
+    if (folder is None) != options.kubernetes:
+        raise UserError("say where the authority is: give its folder, DIR, or --kubernetes")
+    if folder is not None:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise UserError(f"{shown(folder)} is no folder; give a folder, or the name of a new one")
+        yield Place(FolderStore(folder), folder, shown(folder))
+        return
+    try:
+        from certmgr.kubernetes.parts import cluster_store  # noqa: PLC0415  # an optional dependency
+    except ImportError as error:
+        raise UserError(f"--kubernetes wants the package {error.name}: pip install 'qbitel-mesh[kubernetes]'") from None
+    async with cluster_store(_kubeconfig(options), options.namespace) as store:
+        yield Place(store, None, f"namespace {shown(options.namespace)}")
+
+
+def _kubeconfig(options: argparse.Namespace) -> str | None:
+    """As kubectl looks for it; None: the account of the pod that we are in."""
+    given: str | None = options.kubeconfig or os.environ.get("KUBECONFIG")
+    if given is not None:
+        return given
+    usual = Path(_USUAL_KUBECONFIG).expanduser()
+    return str(usual) if usual.exists() else None
 
 
 @asynccontextmanager

@@ -58,7 +58,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace, clock: Clock) -> int:
     now = clock()
     if not options.files and not options.kubernetes:
-        raise UserError("say what to show: FILE…, or a folder")
+        raise UserError("say what to show: FILE…, a folder, or --kubernetes for the authority there")
     found = [one for word in options.files for one in _look_at(word, now)]
     if options.kubernetes:
         found.append(run(_cluster(options, now)))

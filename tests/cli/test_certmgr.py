@@ -49,7 +49,11 @@ QUIET = ("--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--health", "127
     [
         ([], "required: COMMAND"),
         (["sell"], "invalid choice: 'sell'"),
-        (["serve"], "required: DIR"),
+        (["serve"], "give the authority's folder, or --kubernetes"),
+        (["serve", "ca", "--kubernetes"], "two stores; give one"),
+        (["serve", "ca", "--namespace", "x"], "--namespace is for --kubernetes"),
+        (["serve", "ca", "--service-secrets"], "--service-secrets is for --kubernetes"),
+        (["serve", "--kubernetes", "--kubeconfig", "nowhere"], "nowhere does not exist"),
         (["serve", "nowhere"], "nowhere is no folder"),
         (["serve", "ca", "--listen", "15012"], "is not HOST:PORT"),
         (["serve", "ca", "--profile", "rot13"], "is no profile"),

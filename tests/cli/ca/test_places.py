@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import resource
 import subprocess
 import sys
@@ -67,10 +68,33 @@ def test_a_disk_that_is_full_gets_one_line_and_loses_nothing(authority: Path, ca
     ca.good("revoke", authority, "--serial", "1234")
 
 
-def test_a_place_is_a_folder() -> None:
+def test_a_cluster_that_cannot_be_used_gets_one_line(tmp_path: Path, ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kubernetes_asyncio", reason="the extra `kubernetes` is not installed")
+    broken = tmp_path / "config"
+    broken.write_text("nothing: of the kind")
+
+    assert str(broken) in ca("rotate", "--kubernetes", "--kubeconfig", broken, "--status").refusal
+    monkeypatch.setenv("KUBECONFIG", str(broken))
+    assert str(broken) in ca("show", "--kubernetes").refusal
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert "no pod" in ca("revoke", "--kubernetes", "--serial", "1").refusal
+
+
+def test_without_the_extra_it_is_said_how_to_get_it(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("kubernetes_asyncio", "certmgr.kubernetes"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "kubernetes_asyncio", None)
+
+    assert "pip install 'qbitel-mesh[kubernetes]'" in ca("bundle", "--kubernetes", "--out", "/nowhere").refusal
+
+
+def test_a_place_is_a_folder_or_a_cluster_and_not_both() -> None:
     async def look(**words: object) -> None:
         async with place_of(argparse.Namespace(**words)):
             pass
 
-    with pytest.raises(UserError, match="give its folder, DIR"):
-        asyncio.run(look(folder=None, kubernetes=False))
+    for words in ({"folder": None, "kubernetes": False}, {"folder": Path(os.sep), "kubernetes": True}):
+        with pytest.raises(UserError, match="DIR, or --kubernetes"):
+            asyncio.run(look(**words))
