@@ -102,9 +102,28 @@ def _parser() -> Parser:
         default=_DEFAULTS.drain_seconds,
         help="how long SIGTERM waits for connections to end (%(default)g)",
     )
+    _add_tunnels(parser)
     parser.add_argument("--workers", metavar="N", type=positive_int, default=1, help="processes (%(default)s)")
     add_log_level(parser)
     return parser
+
+
+def _add_tunnels(parser: Parser) -> None:
+    """How connections to other sidecars share TLS connections."""
+    parser.add_argument(
+        "--no-tunnels",
+        dest="tunnels",
+        action="store_false",
+        help="a TLS connection for each connection of the application",
+    )
+    for name, what in (
+        ("idle-timeout", "how long one without connections is kept"),
+        ("silence", "how long its other end may say nothing while connections are open"),
+        ("max-age", "how long it takes new connections"),
+    ):
+        default = getattr(_DEFAULTS, f"tunnel_{name.replace('-', '_')}")
+        text = f"{what}, in seconds (%(default)g)"
+        parser.add_argument(f"--tunnel-{name}", metavar="S", type=float, default=default, help=text)
 
 
 def _add_credentials(parser: Parser) -> None:
@@ -175,6 +194,7 @@ def _config(options: argparse.Namespace) -> ProxyConfig:
             idle_timeout=options.idle_timeout,
             drain_seconds=options.drain_seconds,
         ),
+        tunnels=options.tunnels,
         workers=options.workers,
     )
 

@@ -63,7 +63,7 @@ def ticket(data: bytes) -> None:
 
 def sniffed(data: bytes) -> None:
     """The first bytes that reach a captured port. Nothing at all may be raised."""
-    sniff(data, b"qbitel-tcp/1")
+    sniff(data, frozenset({b"qbitel-tcp/1", b"qbitel-mux/1"}))
 
 
 def spiffe(data: bytes) -> None:

@@ -18,6 +18,7 @@ ADMIN_PORT: Final = 15000  # loopback only
 MERGED_METRICS_PORT: Final = 15020  # where Istio's agent merges application metrics; never redirected
 HEALTH_PORT: Final = 15021  # readiness and rewritten probes
 METRICS_PORT: Final = 15090  # Prometheus
+DNS_PORT: Final = 15053  # where a sidecar that answers DNS would listen; Istio's users know it
 
 # Never 1337: that is Istio's, and its owner-match rules would let our traffic slip past (or ours theirs).
 SIDECAR_UID: Final = 2102
@@ -31,6 +32,14 @@ INBOUND_SOURCE_V6: Final = "::6"
 # ALPN (RFC 7301) of one application connection carried as one TLS stream between two sidecars. It is what tells a
 # sidecar's ClientHello from the application's own TLS. The number is the version of the framing (here: none).
 ALPN_STREAM: Final = b"qbitel-tcp/1"
+# Many of them as streams of one TLS connection (docs/adr/0018-tunnels.md).
+ALPN_TUNNEL: Final = b"qbitel-mux/1"
+
+# Interception by TPROXY: packets with this mark (SO_MARK on the sidecar's own sockets) are delivered inside the pod, by
+# a routing rule of this priority (before main's 32766) and a table. The UID's number tells an operator whose they are.
+TPROXY_MARK: Final = SIDECAR_UID
+TPROXY_TABLE: Final = SIDECAR_UID
+TPROXY_PRIORITY: Final = SIDECAR_UID
 
 ANNOTATION_PREFIX: Final = "qbitel.io/"
 INJECT_KEY: Final = "qbitel.io/inject"  # label and annotation of a pod

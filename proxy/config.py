@@ -151,6 +151,12 @@ class Limits:
     peek_timeout: float = 1.5
     # Without a byte either way for so long, both ends are taken for gone; the same hour as Envoy's tcp_proxy.
     idle_timeout: float = 3600.0
+    # A tunnel without streams for so long is closed: a handshake costs what 100 KB of memory cost for hours.
+    tunnel_idle_timeout: float = 300.0
+    # Nothing heard for so long while streams are open: the other side is asked, and after as long again given up.
+    tunnel_silence: float = 15.0
+    # A tunnel to a Service's address leads to one of its pods; new pods get their share when tunnels are replaced.
+    tunnel_max_age: float = 600.0
     # SIGTERM to end: five seconds less than Kubernetes' default terminationGracePeriodSeconds of 30.
     drain_seconds: float = 25.0
     # accept() without descriptors or memory fails at once and would spin; others may free theirs meanwhile.
@@ -160,7 +166,10 @@ class Limits:
         for name in ("max_connections", "max_handshakes"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-        for name in ("handshake_timeout", "connect_timeout", "first_bytes_timeout", "peek_timeout", "idle_timeout"):
+        for name in (
+            "handshake_timeout", "connect_timeout", "first_bytes_timeout", "peek_timeout", "idle_timeout",
+            "tunnel_idle_timeout", "tunnel_silence", "tunnel_max_age",
+        ):  # fmt: skip
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"--{name.replace('_', '-')} must be more than 0 seconds")
         if not 0 <= self.drain_seconds < float("inf"):
@@ -188,7 +197,8 @@ class ProxyConfig:
 
     `profiles` are the acceptable ones in order of preference. `trust_domains` empty means any that the roots vouch for;
     `peers` empty means any identity of those domains. `provider` is one of proxy.providers.PROVIDER_NAMES. `key_log`
-    is a file for the secrets of every connection, for development only.
+    is a file for the secrets of every connection, for development only. With `tunnels`, connections to other sidecars
+    are carried many in one TLS connection where the other sidecar can.
     """
 
     files: CredentialFiles | None = None
@@ -203,6 +213,7 @@ class ProxyConfig:
     metrics: tuple[Endpoint, ...] = ()
     health: tuple[Endpoint, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    tunnels: bool = True
     workers: int = 1
     provider: str = "cryptography"
     key_log: Path | None = None

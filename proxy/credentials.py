@@ -24,6 +24,10 @@ CHAIN_CACHE_CAPACITY: Final = 1024
 Clock = Callable[[], datetime.datetime]
 
 
+def count_nothing() -> None:
+    """Where nobody counts: before a worker has its metrics, and in commands that only look."""
+
+
 def utc_now() -> datetime.datetime:
     """The present as an aware datetime: the clock of every program here."""
     return datetime.datetime.now(datetime.UTC)
@@ -55,6 +59,7 @@ class Bundle:
     trust: TrustAnchors
     settings: TlsSettings
     mesh_client: ClientConfig = field(init=False)
+    tunnel_client: ClientConfig = field(init=False)
     mesh_server: ServerConfig = field(init=False)
     foreign_client: ClientConfig = field(init=False)
     foreign_server: ServerConfig = field(init=False)
@@ -70,13 +75,16 @@ class Bundle:
             chain_cache=self.settings.chain_cache,
             key_log=self.settings.key_log,
             accept_identity=self.settings.accept_identity,
-            alpn=(names.ALPN_STREAM,),
         )
         put = functools.partial(object.__setattr__, self)
-        put("mesh_client", ClientConfig(**common(server_name=self.settings.server_name, require_alpn=True)))
-        put("foreign_client", ClientConfig(**common(server_name=self.settings.server_name)))
-        put("mesh_server", ServerConfig(**common(require_alpn=True, tickets=self.settings.tickets)))
-        put("foreign_server", ServerConfig(**common(tickets=self.settings.tickets)))
+        single, both = (names.ALPN_STREAM,), (names.ALPN_TUNNEL, names.ALPN_STREAM)
+        client = functools.partial(ClientConfig, **common(server_name=self.settings.server_name))
+        server = functools.partial(ServerConfig, **common(tickets=self.settings.tickets))
+        put("mesh_client", client(alpn=single, require_alpn=True))
+        put("tunnel_client", client(alpn=both, require_alpn=True))
+        put("foreign_client", client(alpn=single))
+        put("mesh_server", server(alpn=both, require_alpn=True))
+        put("foreign_server", server(alpn=single))
 
     @property
     def identity(self) -> str:

@@ -16,12 +16,16 @@ from pqtls import ServerConnection
 from pqtls.errors import PeerError
 from proxy import reasons, sockets
 from proxy.config import Endpoint, ListenerConfig
+from proxy.handshake import HandshakeResult
 from proxy.phases import Phases, Services, carry, destination_of, reset_unless_closed, secure
 from proxy.reasons import Flag, Refused, Verdict
 from proxy.registry import LiveConnection
 from proxy.sniff import Verdict as Sniffed
 from proxy.sniff import sniff
+from proxy.tunnels.serving import ServedTunnel
+from proxy.tunnels.tunnel import Tunnel
 
+_OUR_PROTOCOLS: Final = frozenset({names.ALPN_STREAM, names.ALPN_TUNNEL})
 _READ_SIZE: Final = 16 * 1024  # a mesh ClientHello has some 2 KB; this takes it in one read
 
 
@@ -32,7 +36,7 @@ def inbound(listener: ListenerConfig, mode: MTLSMode) -> Phases:
 
 async def _inbound(
     listener: ListenerConfig, mode: MTLSMode, services: Services, wire: socket.socket, live: LiveConnection
-) -> Verdict:
+) -> Verdict | None:
     destination = destination_of(services, wire, listener)
     live.record.going_to(destination)
     if not listener.mesh_only:
@@ -67,7 +71,7 @@ async def _first_bytes(services: Services, wire: socket.socket, mode: MTLSMode) 
                         # Now that it has begun, it gets the full time to finish its hello.
                         deadline.reschedule(services.loop.time() + limits.first_bytes_timeout)
                     first += data
-                    spoken = sniff(first, names.ALPN_STREAM)
+                    spoken = sniff(first, _OUR_PROTOCOLS)
     except TimeoutError:
         if permissive:
             return Sniffed.NOT_TLS, first
@@ -101,7 +105,7 @@ async def _refuse(
     # The engine finds the alert that fits: protocol_version, no_application_protocol, …
     connection = ServerConnection(services.credentials.current.server(listener.mesh_only))
     try:
-        await secure(services, live, wire, connection, first=first)
+        await secure(services, live.record, wire, connection, first=first)
     except PeerError as error:
         raise Refused(
             Flag.DENY,
@@ -119,12 +123,36 @@ async def _through_tls(
     live: LiveConnection,
     destination: Endpoint,
     first: bytes,
-) -> Verdict:
+) -> Verdict | None:
     connection = ServerConnection(services.credentials.current.server(listener.mesh_only))
-    result = await secure(services, live, wire, connection, first=first)
+    result = await secure(services, live.record, wire, connection, first=first)
+    if result.event.alpn == names.ALPN_TUNNEL:
+        await _become_tunnel(listener, services, wire, live, destination, connection, result)
+        return None
     dialled = await _dial_application(listener, services, destination)
     with reset_unless_closed(dialled) as application:
         return await carry(services, live, application, wire, connection, first=result.first_plaintext)
+
+
+async def _become_tunnel(
+    listener: ListenerConfig,
+    services: Services,
+    wire: socket.socket,
+    live: LiveConnection,
+    destination: Endpoint,
+    connection: ServerConnection,
+    result: HandshakeResult,
+) -> None:
+    """Hand the connection over: its streams all go to where it was going itself."""
+    application = await sockets.address_of(services.loop, destination)
+    peer = sockets.peer_name(wire)
+    live.record.becomes_tunnel()
+    kept = ServedTunnel(
+        services, result.event, live.record, peer=peer, application=application, source=_source(listener, application)
+    )
+    kept.start(
+        Tunnel(services.reactor, services.buffers, wire, connection, kept, is_client=False), result.first_plaintext
+    )
 
 
 async def _as_it_came(
@@ -142,7 +170,12 @@ async def _as_it_came(
 
 async def _dial_application(listener: ListenerConfig, services: Services, destination: Endpoint) -> socket.socket:
     """Connect to the application; behind interception, from the address that its rules let through."""
-    source = None
-    if listener.target is None:
-        source = names.INBOUND_SOURCE_V6 if ":" in destination.host else names.INBOUND_SOURCE_V4
+    source = _source(listener, destination)
     return await sockets.connect(services.loop, destination, services.limits.connect_timeout, source=source)
+
+
+def _source(listener: ListenerConfig, destination: Endpoint) -> str | None:
+    """The address to dial the application from: behind interception, the one that its rules let through."""
+    if listener.target is not None:
+        return None
+    return names.INBOUND_SOURCE_V6 if ":" in destination.host else names.INBOUND_SOURCE_V4

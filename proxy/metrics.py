@@ -119,6 +119,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._tunnels = Gauge(
+            "qbitel_tunnels_open",
+            "TLS connections that carry many connections of applications, open now.",
+            ("direction",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._plaintext = Counter(
             "qbitel_plaintext_connections",
             "Connections that passed without TLS of the mesh: PERMISSIVE or DISABLE inbound, passthrough outbound.",
@@ -133,6 +140,11 @@ class Metrics:
         )
         self.reloads = Counter(
             "qbitel_cert_reloads", "Reloads of the certificate files.", ("result",), registry=registry
+        )
+        self.older_lists = Counter(
+            "qbitel_crl_older_refused",
+            "Times that revocation lists were refused because a newer one of the same issuer is in use.",
+            registry=registry,
         )
         self.log_lines_dropped = Counter(
             "qbitel_access_log_lines_dropped", "Access-log lines that nobody read in time.", registry=registry
@@ -175,6 +187,14 @@ class Metrics:
     def connection_gone(self, direction: Direction) -> None:
         """One connection that was accepted is no more."""
         self._open.labels(direction.value).dec()
+
+    def tunnel_opened(self, direction: Direction) -> None:
+        """A tunnel stands."""
+        self._tunnels.labels(direction.value).inc()
+
+    def tunnel_gone(self, direction: Direction) -> None:
+        """A tunnel is no more."""
+        self._tunnels.labels(direction.value).dec()
 
     def plaintext(self, direction: Direction) -> None:
         """One connection passes without the mesh's TLS."""

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pqtls import Session
 from pqtls.errors import PeerError
@@ -24,7 +24,11 @@ from proxy.record import ConnectionRecord, Sinks
 from proxy.registry import LiveConnection, Registry
 from proxy.relay import relay
 from proxy.sessions import SessionStore
+from proxy.tunnels.buffers import TunnelBuffers
 from proxy.unfinished import Unfinished
+
+if TYPE_CHECKING:
+    from proxy.tunnels.pool import TunnelPool
 
 _log = logging.getLogger("qbitel.proxy")
 
@@ -47,13 +51,16 @@ class Services:
     profile: str
     own_ports: frozenset[int]
     unfinished: Unfinished
+    buffers: TunnelBuffers
+    tunnels: TunnelPool | None  # None: each connection has a TLS connection of its own
 
 
 class TlsConnection(HandshakingConnection, Engine, Protocol):
     """A pqtls connection: handshaking first, the relay's engine afterwards."""
 
 
-Phases = Callable[[Services, socket.socket, LiveConnection], Awaitable[Verdict]]
+# None: somebody else has taken over the socket, the record and the connection's end.
+Phases = Callable[[Services, socket.socket, LiveConnection], Awaitable[Verdict | None]]
 
 
 def serve(services: Services, accepted: socket.socket, direction: Direction, phases: Phases) -> None:
@@ -61,7 +68,7 @@ def serve(services: Services, accepted: socket.socket, direction: Direction, pha
     try:
         source = sockets.peer_name(accepted)
     except OSError:  # reset between the kernel's accept and ours: nobody is there
-        accepted.close()
+        sockets.close(accepted)
         return
     record = ConnectionRecord(
         services.sinks, direction, source, services.credentials.current.identity, services.profile
@@ -73,14 +80,14 @@ def serve(services: Services, accepted: socket.socket, direction: Direction, pha
     # The task needs its entry and the entry its task: it starts with the loop's next turn, when both are there.
     holder: list[LiveConnection] = []
     task = services.loop.create_task(_run(services, accepted, holder, phases))
-    live = LiveConnection(task, record, services.loop.time())
+    live = LiveConnection(record, services.loop.time(), task.cancel)
     holder.append(live)
     services.registry.add(live)
 
 
 async def _run(services: Services, accepted: socket.socket, holder: list[LiveConnection], phases: Phases) -> None:
     (live,) = holder
-    verdict = reasons.DRAINED
+    verdict: Verdict | None = reasons.DRAINED
     try:
         verdict = await phases(services, accepted, live)
     except (
@@ -92,12 +99,13 @@ async def _run(services: Services, accepted: socket.socket, holder: list[LiveCon
         verdict = Verdict(Flag.NONE, "internal_error", f"a bug of the sidecar ended it: {error!r}; please report it")
     finally:
         # A relay has closed both; every other end of the phases means that the one who dialled us is refused.
-        if accepted.fileno() >= 0:
+        if verdict is not None and accepted.fileno() >= 0:
             if verdict is reasons.CLOSED_EARLY:
-                accepted.close()
+                sockets.close(accepted)
             else:
                 sockets.reset(accepted)
-        live.record.close(verdict)
+        if verdict is not None:
+            live.record.close(verdict)
         services.registry.remove(live)
 
 
@@ -108,7 +116,7 @@ def destination_of(services: Services, accepted: socket.socket, listener: Listen
 
 async def secure(
     services: Services,
-    live: LiveConnection,
+    record: ConnectionRecord,
     sock: socket.socket,
     connection: HandshakingConnection,
     *,
@@ -116,18 +124,18 @@ async def secure(
 ) -> HandshakeResult:
     """The handshake phase. A failure is counted, its alert gets time to arrive, and `sock` is closed."""
     # Outbound, it is our own application that asks: nobody outside can make there be many, nor make them go.
-    strangers = live.record.direction is Direction.INBOUND
+    strangers = record.direction is Direction.INBOUND
     try:
         with services.unfinished.place() if strangers else contextlib.nullcontext():
             result = await handshake(
                 services.loop, sock, connection, timeout=services.limits.handshake_timeout, first=first
             )
     except (PeerError, HandshakeFailed) as error:
-        live.record.handshake_failed(error.reason)
+        record.handshake_failed(error.reason)
         if isinstance(error, PeerError) and error.alert is not None:
             await sockets.close_after_alert(services.loop, sock, _ALERT_SECONDS)
         raise
-    live.record.handshake_completed(result)
+    record.handshake_completed(result)
     return result
 
 

@@ -29,6 +29,16 @@ class Handler(Protocol):
         """`on_ready` raised `error`, a bug: end this handler's connections, and nobody else's."""
 
 
+class EndsTurns(Protocol):
+    """Something that collects during a turn what it does at its end."""
+
+    def on_turn_end(self) -> None:
+        """Do it. Must not block."""
+
+    def on_crash(self, error: Exception) -> None:
+        """`on_turn_end` raised `error`, a bug."""
+
+
 class Reactor:
     """Owns one epoll instance. Single-threaded, like the loop that it hangs on."""
 
@@ -37,6 +47,8 @@ class Reactor:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._gone: set[int] = set()
+        self._in_turn = False
+        self._at_end: list[EndsTurns] = []
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def register(self, fd: int, events: int, handler: Handler) -> None:
@@ -54,6 +66,12 @@ class Reactor:
         self._epoll.unregister(fd)
         self._gone.add(fd)
 
+    def at_end_of_turn(self, handler: EndsTurns) -> None:
+        """Call `handler.on_turn_end` when all that was ready is handled; outside of a turn, in the loop's next."""
+        if not self._at_end and not self._in_turn:
+            self._loop.call_soon(self._end_turn)
+        self._at_end.append(handler)
+
     def close(self) -> None:
         """Stop watching. Descriptors that are still registered are left to their owners."""
         self._loop.remove_reader(self._epoll.fileno())
@@ -65,6 +83,7 @@ class Reactor:
 
     def _turn(self) -> None:
         self._gone.clear()
+        self._in_turn = True
         for fd, mask in self._epoll.poll(0, _PER_TURN):
             # A number that was closed in this turn may already belong to a new socket; this event is the old one's.
             if fd in self._gone:
@@ -75,3 +94,15 @@ class Reactor:
             except Exception as error:  # noqa: BLE001  # one connection's bug must not end all the others
                 _log.exception("a bug in the relay ended one connection; please report it")
                 handler.on_crash(error)
+        self._in_turn = False
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        while self._at_end:
+            handlers, self._at_end = self._at_end, []
+            for handler in handlers:
+                try:
+                    handler.on_turn_end()
+                except Exception as error:  # noqa: BLE001  # see _turn
+                    _log.exception("a bug in the relay ended a tunnel; please report it")
+                    handler.on_crash(error)

@@ -14,6 +14,8 @@ from proxy.handshake import HandshakeFailed
 from proxy.original_destination import NoOriginalDestination
 from proxy.relay import End, Outcome
 from proxy.sockets import ConnectFailed
+from proxy.tunnels.frames import ResetCode, TunnelViolation
+from proxy.tunnels.stream import StreamReset
 
 
 class Flag(Enum):
@@ -66,6 +68,29 @@ REVOKED: Final = Verdict(
     "Issue the peer a new certificate, if it should be let in.",
 )
 
+PEER_SILENT: Final = Verdict(
+    Flag.TIMEOUT,
+    "peer_silent",
+    "the other sidecar has not answered for twice --tunnel-silence: it, or the network between, is gone",
+)
+# How the other sidecar refuses a stream: what we make of it.
+_BY_PEER: Final[dict[ResetCode, tuple[Flag, str, str]]] = {
+    ResetCode.CONNECT_FAILED: (Flag.CONNECT, "connect_failed", "the application there cannot be connected to"),
+    ResetCode.CONNECT_TIMEOUT: (Flag.TIMEOUT, "connect_timeout", "the application there does not answer"),
+    ResetCode.DENIED: (Flag.DENY, "denied_by_peer", "a policy there does not let us in"),
+    ResetCode.CONNECTION_LIMIT: (Flag.RATE_LIMITED, "connection_limit", "the sidecar there has too many connections"),
+    ResetCode.NO_DESTINATION: (Flag.CONNECT, "no_original_destination", "the sidecar there cannot tell where to"),
+    ResetCode.IDLE: (Flag.TIMEOUT, "idle_timeout", "no byte went either way for as long as the sidecar there allows"),
+    ResetCode.DRAINED: (Flag.DRAIN, "drained", "the sidecar there ended before the connection did"),
+    ResetCode.REVOKED: (Flag.CERT_REVOKED, "revoked", "our certificate was revoked"),
+    ResetCode.RATE_LIMITED: (
+        Flag.RATE_LIMITED,
+        "rate_limited",
+        "we open connections faster than the sidecar there allows",
+    ),
+    ResetCode.INTERNAL_ERROR: (Flag.NONE, "internal_error", "a bug of the sidecar there ended it"),
+    ResetCode.RESET_BY_APPLICATION: (Flag.NONE, "reset_by_peer", "the application there reset the connection"),
+}
 _IDENTITY_ADVICE: Final = "If it should be let in, change --trust-domain, --allow or --expect here."
 # What pqtls and proxy.identity say: the flag, and what to do.
 _KNOWN: Final[dict[str, tuple[Flag, str]]] = {
@@ -121,10 +146,10 @@ _UNFINISHED: Final = {"handshake_timeout": Flag.TIMEOUT, "handshake_evicted": Fl
 # Slugs of this room's own. Together with those above they are all that a label may be.
 _OWN: Final = frozenset(
     {
-        "-", "alert_sent", "closed_early", "connect_failed", "connect_timeout", "connection_limit", "drained",
-        "first_bytes_timeout", "foreign_tls", "handshake_evicted", "handshake_reset",
-        "handshake_timeout", "idle_timeout", "internal_error",
-        "no_original_destination", "plaintext_refused", "reset_by_application", "reset_by_peer", "socket_error",
+        "-", "alert_sent", "closed_early", "connect_failed", "connect_timeout", "connection_limit", "denied_by_peer",
+        "drained", "first_bytes_timeout", "foreign_tls", "handshake_evicted", "handshake_reset", "handshake_timeout",
+        "idle_timeout", "internal_error", "no_original_destination", "peer_silent", "plaintext_refused",
+        "rate_limited", "reset_by_application", "reset_by_peer", "socket_error", "tunnel_violation",
     }
 )  # fmt: skip
 SLUGS: Final = frozenset(_KNOWN) | _OWN
@@ -143,6 +168,12 @@ def of_error(error: Exception) -> Verdict:
         case AlertReceived(alert=Alert() as alert):
             flag, advice = _ALERT_ADVICE.get(alert, _KNOWN["alert_received"])
             return Verdict(flag, error.reason, _with_advice(str(error), advice), refused=True)
+        case TunnelViolation():
+            return Verdict(
+                Flag.TLS_FAILURE,
+                "tunnel_violation",
+                f"the other sidecar broke the tunnel's framing: {error}. Run the same version on both sides.",
+            )
         case PeerError():
             flag, advice = _KNOWN.get(error.reason, _KNOWN["peer_error"])
             # A stream that was cut had been let in: worth a flag, but nobody refused anybody.
@@ -178,7 +209,30 @@ def of_outcome(outcome: Outcome, idle_timeout: float) -> Verdict:
             return DRAINED
         case End.REVOKED:
             return REVOKED
+        case End.CONNECT_FAILED:
+            return Verdict(
+                Flag.CONNECT,
+                "connect_failed",
+                f"cannot connect to the application: {_cause(outcome.error)}",
+                refused=True,
+            )
+        case End.CONNECT_TIMEOUT:
+            return Verdict(
+                Flag.TIMEOUT,
+                "connect_timeout",
+                "the application does not answer; is it up, and does it accept?",
+                refused=True,
+            )
+        case End.REFUSED if isinstance(outcome.error, StreamReset):
+            return _refused_by_peer(outcome.error.code)
+        case End.PEER_SILENT:
+            return PEER_SILENT
     return Verdict(Flag.NONE, "internal_error", f"a bug of the sidecar ended it: {outcome.error!r}; please report it")
+
+
+def _refused_by_peer(code: ResetCode) -> Verdict:
+    flag, reason, sentence = _BY_PEER[code]
+    return Verdict(flag, reason, f"{sentence}; the other sidecar's log says more", refused=True)
 
 
 def _with_advice(sentence: str, advice: str) -> str:

@@ -36,8 +36,8 @@ class ConnectionRecord:
     """Mutable while the connection lives. Bytes are named from the client's request: received = client to server."""
 
     __slots__ = (
-        "_bytes", "_closed", "_counters", "_destination", "_direction", "_event", "_handshake_ms", "_local",
-        "_opened", "_profile", "_sinks", "_source",
+        "_bytes", "_closed", "_connection_id", "_counters", "_destination", "_direction", "_event", "_handshake_ms",
+        "_is_tunnel", "_local", "_opened", "_profile", "_sinks", "_source",
     )  # fmt: skip
 
     def __init__(self, sinks: Sinks, direction: Direction, source: Endpoint, local_identity: str, profile: str) -> None:
@@ -53,6 +53,8 @@ class ConnectionRecord:
         self._counters: TcpCounters | None = None
         self._bytes = (0, 0)  # (client to server, server to client) as counted so far
         self._closed = False
+        self._connection_id = ""
+        self._is_tunnel = False
         sinks.metrics.connection_opened(direction)
 
     @property
@@ -64,6 +66,30 @@ class ConnectionRecord:
     def peer_path_ids(self) -> tuple[bytes, ...]:
         """What a revocation list would name the peer's certificates by; none where there is no TLS (yet)."""
         return () if self._event is None else self._event.peer_path_ids
+
+    @property
+    def secured_by(self) -> HandshakeCompleted | None:
+        """What was negotiated; None where there is no TLS (yet)."""
+        return self._event
+
+    def identified_as(self, connection_id: bytes) -> None:
+        """The connection's id, which stands in both sidecars' logs."""
+        self._connection_id = connection_id.hex()
+
+    def becomes_tunnel(self) -> None:
+        """It is no application's connection: it carries many."""
+        self._is_tunnel = True
+        self._sinks.metrics.connection_gone(self._direction)
+        self._sinks.metrics.tunnel_opened(self._direction)
+
+    def abandon(self) -> None:
+        """It was to become a tunnel and did not; those who wanted it tell why."""
+        self._closed = True
+        self._sinks.metrics.tunnel_gone(self._direction)
+
+    def secured(self, event: HandshakeCompleted) -> None:
+        """Its TLS, or that of the tunnel which carries it, is another record's handshake: `event`."""
+        self._event = event
 
     def going_to(self, destination: Endpoint) -> None:
         """The destination is known."""
@@ -107,17 +133,20 @@ class ConnectionRecord:
             raise MisuseError("a connection ends once")
         self._closed = True
         metrics = self._sinks.metrics
-        metrics.connection_gone(self._direction)
+        if self._is_tunnel:
+            metrics.tunnel_gone(self._direction)
+        else:
+            metrics.connection_gone(self._direction)
         if self._counters is not None:
             self._counters.count_closed(verdict.flag)
-        if verdict.refused:
+        if verdict.refused and not self._is_tunnel:  # those that it was to carry are refused, one by one
             metrics.refused(self._direction, verdict.reason)
             self._sinks.refusals.warn(lambda: self._sentence(verdict))
         self._sinks.access_log.write(self._last_line(verdict))
 
     def _last_line(self, verdict: Verdict) -> Fields:
         return {
-            **self._head("connection"),
+            **self._head("tunnel" if self._is_tunnel else "connection"),
             "duration_ms": round((self._sinks.monotonic() - self._opened) * 1000, 3),
             **self._negotiated(),
             "bytes_sent": self._bytes[1],
@@ -135,6 +164,7 @@ class ConnectionRecord:
             "source": str(self._source),
             "destination": str(self._destination) if self._destination else None,
             "local_identity": self._local,
+            "connection_id": self._connection_id or None,
         }
 
     def _negotiated(self) -> Fields:

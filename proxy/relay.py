@@ -51,6 +51,10 @@ class End(Enum):
     IDLE = "idle"
     DRAINED = "drained"
     REVOKED = "revoked"  # the peer's certificate was, while the connection lived
+    CONNECT_FAILED = "connect_failed"  # a tunnel's stream, whose application did not answer; `error` is an OSError
+    CONNECT_TIMEOUT = "connect_timeout"  # the same, which did not say anything
+    REFUSED = "refused"  # a tunnel's stream, by the other sidecar; `error` is a StreamReset
+    PEER_SILENT = "peer_silent"  # a tunnel with streams whose other end has not answered for too long
     INTERNAL_ERROR = "internal_error"
 
 
@@ -363,7 +367,7 @@ class Relay:
         for side in (self._application, self._wire):
             self._forget(side)
             if end is End.CLOSED or (side is self._wire and wire_was_told):
-                side.sock.close()
+                sockets.close(side.sock)
             else:
                 sockets.reset(side.sock)
         if end is End.CLOSED and self._lost is not None:

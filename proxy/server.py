@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import resource
@@ -30,7 +31,7 @@ from proxy.key_log import open_key_log
 from proxy.listener import Listener
 from proxy.messages import dropped_messages
 from proxy.metrics import Metrics, exposition_registry
-from proxy.outbound import outbound
+from proxy.outbound import carry_at_once, outbound
 from proxy.phases import Phases, Services, serve
 from proxy.providers import choose_provider
 from proxy.reactor import Reactor
@@ -40,6 +41,8 @@ from proxy.registry import SWEEP_SECONDS, Registry
 from proxy.routes import RouteTable
 from proxy.sessions import SessionStore
 from proxy.status import StatusServer
+from proxy.tunnels.buffers import TunnelBuffers
+from proxy.tunnels.pool import TunnelPool
 from proxy.unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -123,14 +126,14 @@ def _keeper(bound: Bound, metrics: Metrics, worker: int) -> Keeper:
 def _bind_for_workers(
     listener: ListenerConfig, workers: int, keep: Callable[[socket.socket], socket.socket]
 ) -> list[socket.socket]:
-    first = sockets.listen(listener.bind)
+    first = sockets.listen(listener.bind, proxied=True)
     if workers == 1:
         return [keep(first)]
     # SO_REUSEPORT would share a port with another qbitel of the same user without a word. Without it, it fails where
     # anybody has the port, and tells the number that the kernel chose for port 0.
     address = listener.bind if listener.bind.port else type(listener.bind)(listener.bind.host, first.getsockname()[1])
     first.close()
-    return [keep(sockets.listen(address, reuse_port=True)) for _ in range(workers)]
+    return [keep(sockets.listen(address, reuse_port=True, proxied=True)) for _ in range(workers)]
 
 
 class Stop:
@@ -226,10 +229,11 @@ class Process:
 
     def _services(self, loop: asyncio.AbstractEventLoop, reactor: Reactor, access_log: AccessLog) -> Services:
         limits = self._config.limits
+        scratch = Scratch()
         return Services(
             loop=loop,
             reactor=reactor,
-            scratch=Scratch(),
+            scratch=scratch,
             credentials=self._credentials,
             sessions=SessionStore(),
             registry=self._registry,
@@ -238,17 +242,23 @@ class Process:
             profile=self._config.profile_names,
             own_ports=frozenset(sock.getsockname()[1] for sock in self._sockets),
             unfinished=Unfinished(limits.max_handshakes),
+            buffers=TunnelBuffers(scratch),
+            tunnels=TunnelPool() if self._config.tunnels else None,
         )
 
     def _listener(self, services: Services, sock: socket.socket, config: ListenerConfig) -> Listener:
         phases: Phases
+        at_once: Callable[[socket.socket], bool] = _never
         if config.direction is Direction.OUTBOUND:
-            phases = outbound(config, RouteTable(self._config.mesh))
+            routes = RouteTable(self._config.mesh)
+            phases = outbound(config, routes)
+            at_once = functools.partial(carry_at_once, config, routes, services)
         else:
             phases = inbound(config, self._config.mode)
 
         def on_accept(accepted: socket.socket) -> None:
-            serve(services, accepted, config.direction, phases)
+            if not at_once(accepted):
+                serve(services, accepted, config.direction, phases)
 
         return Listener(services.loop, sock, on_accept, self._config.limits.accept_pause)
 
@@ -256,10 +266,10 @@ class Process:
         if not len(self._registry):
             return
         seconds = self._config.limits.drain_seconds
-        _log.info("draining: %d connections have up to %g s to end", len(self._registry), seconds)
+        _log.info("draining: %d connections have up to %g s to end", self._registry.connections, seconds)
         await _first((self._registry.drained(seconds), stop.now.wait()))
-        if len(self._registry):
-            _log.warning("%d connections did not end in time and are reset", len(self._registry))
+        if self._registry.connections:
+            _log.warning("%d connections did not end in time and are reset", self._registry.connections)
 
     async def _chores(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[bool], None]) -> None:
         """What has to be done from time to time."""
@@ -285,6 +295,10 @@ class Process:
         dropped = dropped_messages()
         self.metrics.messages_dropped.inc(dropped - self._messages_dropped)
         self._messages_dropped = dropped
+
+
+def _never(_accepted: socket.socket) -> bool:
+    return False
 
 
 async def _first(waiting: Sequence[Coroutine[Any, Any, object]]) -> None:

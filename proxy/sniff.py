@@ -33,8 +33,8 @@ class Verdict(Enum):
     NOT_TLS = "not TLS"
 
 
-def sniff(data: bytes, ours: bytes) -> Verdict:
-    """Return what the client speaks, given all `data` that it has sent so far; `ours` is our ALPN protocol name."""
+def sniff(data: bytes, ours: frozenset[bytes]) -> Verdict:
+    """Return what the client speaks, given all `data` that it has sent so far; `ours` are our ALPN protocol names."""
     hello = bytearray()
     position = 0
     for _ in range(MAX_RECORDS):
@@ -53,7 +53,8 @@ def sniff(data: bytes, ours: bytes) -> Verdict:
             if size > MAX_HELLO:
                 return Verdict.OTHER_TLS
             if len(hello) >= 4 + size:
-                return Verdict.OUR_TLS if ours in _alpn_protocols(bytes(hello[4 : 4 + size])) else Verdict.OTHER_TLS
+                spoken = _alpn_protocols(bytes(hello[4 : 4 + size]))
+                return Verdict.OTHER_TLS if ours.isdisjoint(spoken) else Verdict.OUR_TLS
         if len(fragment) < length:
             return Verdict.NEED_MORE
         position += 5 + length

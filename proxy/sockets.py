@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import os
 import socket
 import struct
 from typing import Final
@@ -22,6 +23,7 @@ _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 30), (so
 # from one source address share 28,000 ports. Python 3.11 has no name for it.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds (socket(7))
+_FIN_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 # How much of a refused peer's backlog is read away so that closing does not turn into a reset that outruns the alert.
 _LINGER_BYTES: Final = 256 * 1024
 
@@ -44,11 +46,12 @@ def ipv6_available() -> bool:
     return True
 
 
-def listen(endpoint: Endpoint, *, reuse_port: bool = False) -> socket.socket:
+def listen(endpoint: Endpoint, *, reuse_port: bool = False, proxied: bool = False) -> socket.socket:
     """Return a TCP socket that listens on `endpoint`, or raise UserError with one line.
 
     It listens at once, and connections wait in its queue until they are accepted: two sockets that are merely bound may
-    share a port without a word (SO_REUSEADDR, socket(7)). What is accepted inherits what prepare() sets.
+    share a port without a word (SO_REUSEADDR, socket(7)). What is accepted inherits what prepare() sets,
+    and where it is `proxied`, what reset_if_killed() sets.
     `reuse_port` lets several sockets have the port; the caller makes sure that they are all its own.
     """
     family, address = _bindable(endpoint)
@@ -64,6 +67,8 @@ def listen(endpoint: Endpoint, *, reuse_port: bool = False) -> socket.socket:
             # Else [::] takes the port of 0.0.0.0 too, and SO_ORIGINAL_DST of IPv4 is asked on an IPv6 socket.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         prepare(sock)
+        if proxied:
+            reset_if_killed(sock)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as error:
@@ -103,12 +108,21 @@ def _why_not_bound(endpoint: Endpoint, error: OSError) -> str:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Set what every proxied connection has: no delay of small writes, and keep-alive probes."""
+    """Set what every connection has: no delay of small writes, and keep-alive probes."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def reset_if_killed(sock: socket.socket) -> None:
+    """Have the kernel close `sock` by RST when this process is killed.
+
+    Applications must see a reset then, as of a cable that is cut, and never the FIN of an answer that is complete.
+    close() is for ends that are in order.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 async def connect(
@@ -137,6 +151,12 @@ async def connect(
     raise ConnectFailed(f"cannot connect to {target}: {last}")
 
 
+async def address_of(loop: asyncio.AbstractEventLoop, target: Endpoint) -> Endpoint:
+    """`target` with its first address in place of its name. Raises ConnectFailed."""
+    (_, (host, port)), *_ = await _resolve(loop, target)
+    return Endpoint(host, port)
+
+
 async def _resolve(loop: asyncio.AbstractEventLoop, target: Endpoint) -> list[tuple[int, tuple[str, int]]]:
     try:
         ip = ipaddress.ip_address(target.host)
@@ -155,14 +175,42 @@ async def _resolve(loop: asyncio.AbstractEventLoop, target: Endpoint) -> list[tu
 async def _connect_one(
     loop: asyncio.AbstractEventLoop, family: int, address: tuple[str, int], source: str | None
 ) -> socket.socket:
+    sock = _unconnected(family, source)
+    try:
+        await loop.sock_connect(sock, address)
+    except BaseException:  # a cancelled attempt must not leak its descriptor either
+        sock.close()
+        raise
+    return sock
+
+
+def start_connecting(target: Endpoint, source: str | None) -> socket.socket:
+    """Return a prepared socket that is on its way to `target`, an address; raise OSError where it cannot begin.
+
+    It is writable when it has arrived, and SO_ERROR says what became of it.
+    """
+    sock = _unconnected(socket.AF_INET6 if ":" in target.host else socket.AF_INET, source)
+    error = sock.connect_ex((target.host, target.port))
+    if error not in (0, errno.EINPROGRESS):
+        sock.close()
+        raise OSError(error, os.strerror(error))
+    return sock
+
+
+def connect_failed(target: Endpoint, error: OSError, source: str | None) -> ConnectFailed:
+    """The failure of start_connecting, or of what came of it, in words."""
+    return ConnectFailed(f"cannot connect to {target}: {_why_not_connected(error, source)}")
+
+
+def _unconnected(family: int, source: str | None) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         prepare(sock)
+        reset_if_killed(sock)
         if source is not None:
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
-        await loop.sock_connect(sock, address)
-    except BaseException:  # a cancelled attempt must not leak its descriptor either
+    except OSError:
         sock.close()
         raise
     return sock
@@ -179,6 +227,13 @@ def _why_not_connected(error: OSError, source: str | None) -> str:
         case errno.EMFILE | errno.ENFILE:
             return "no file descriptor is left here; raise the limit (ulimit -n) or lower --max-connections"
     return error.strerror or str(error)
+
+
+def close(sock: socket.socket) -> None:
+    """Close `sock` in order: what was sent still arrives, and FIN behind it."""
+    with contextlib.suppress(OSError):  # a socket that is dead already has nothing left to send
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FIN_ON_CLOSE)
+    sock.close()
 
 
 def reset(sock: socket.socket) -> None:
@@ -203,7 +258,13 @@ async def close_after_alert(loop: asyncio.AbstractEventLoop, sock: socket.socket
     except (OSError, TimeoutError):
         pass  # the peer is gone or keeps sending: either way it had its chance to read the alert
     finally:
-        sock.close()
+        close(sock)
+
+
+def own_name(sock: socket.socket) -> Endpoint:
+    """The address of this end of a connected socket."""
+    host, port = sock.getsockname()[:2]
+    return Endpoint(host, port)
 
 
 def peer_name(sock: socket.socket) -> Endpoint:

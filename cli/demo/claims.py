@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cli.demo.results import Outcome, Traffic
-from mesh.names import ALPN_STREAM, SIDECAR_UID
+from mesh.names import ALPN_STREAM, ALPN_TUNNEL, SIDECAR_UID
 
 GROUP: Final = "X25519MLKEM1024"
 GROUP_CODE_POINT: Final = 0xFEC4  # of the private-use range: none is registered
@@ -16,6 +16,7 @@ CIPHER_SUITE: Final = "TLS_AES_256_GCM_SHA384"
 # of order may tear a marker or two apart.
 MIN_FOUND: Final = 0.99
 NO_RIGHTS: Final = f"UID {SIDECAR_UID}, capabilities 0, no_new_privs 1"
+_OURS: Final = {ALPN_TUNNEL.decode(), ALPN_STREAM.decode()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ def _wire_is_tls(outcome: Outcome) -> Claim:
     wire = outcome.through.wire
     groups = ", ".join(f"0x{group:04X}" for group in wire.groups)
     return Claim(
-        f"on the wire, every connection began with a ClientHello for {ALPN_STREAM.decode()} and {GROUP}",
-        wire.tls_flows == wire.flows > 0 and wire.alpn == [ALPN_STREAM.decode()] and wire.groups == [GROUP_CODE_POINT],
+        f"on the wire, every connection began with a ClientHello for the mesh and {GROUP}",
+        wire.tls_flows == wire.flows > 0 and set(wire.alpn) <= _OURS and wire.groups == [GROUP_CODE_POINT],
         f"{wire.tls_flows} of {wire.flows} connections; protocols {_join(wire.alpn)}; key shares {groups or 'none'}",
     )
 

@@ -45,6 +45,8 @@ def served(run, tcp_pair):
                 profile="qbitel",
                 own_ports=frozenset(),
                 unfinished=Unfinished(1),
+                buffers=None,
+                tunnels=None,
             )
             client, accepted = tcp_pair()
             serve(services, accepted, Direction.INBOUND, phases)

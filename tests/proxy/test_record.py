@@ -71,6 +71,7 @@ def test_a_whole_life_is_two_lines(record, sinks):
         "source": "10.0.0.1:5",
         "destination": "[fd00::1]:8080",
         "local_identity": LOCAL,
+        "connection_id": None,
         "peer_identity": PEER,
         "profile": "qbitel",
         "group": "X25519MLKEM1024",

@@ -52,13 +52,14 @@ def live(run):
                 finally:
                     registry.remove(connection)
 
-            connection = LiveConnection(asyncio.ensure_future(life()), FakeRecord(), 0.0)
+            task = asyncio.ensure_future(life())
+            connection = LiveConnection(FakeRecord(), 0.0, task.cancel)
             registry.add(connection)
             await asyncio.sleep(0)
-            await scenario(registry, connection)
+            await scenario(registry, connection, task)
+            task.cancel()
             await registry.end_all()
-            connection.task.cancel()
-            await asyncio.gather(connection.task, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
             assert len(registry) == 0
 
         run(main())
@@ -67,7 +68,7 @@ def live(run):
 
 
 def test_a_sweep_brings_counters_up_to_date_and_ends_what_does_not_move(live):
-    async def scenario(registry, connection):
+    async def scenario(registry, connection, task):
         relay = FakeRelay()
         connection.relaying(relay)
         assert connection.record.relayed
@@ -81,23 +82,23 @@ def test_a_sweep_brings_counters_up_to_date_and_ends_what_does_not_move(live):
         assert connection.record.seen[-1] == (7, 0)
         registry.sweep(300.0, 50)
         assert relay.aborted == [End.IDLE]
-        connection.task.cancel()  # a real relay's end ends its task
+        task.cancel()  # a real relay's end ends its task
 
     live(scenario)
 
 
 def test_phases_are_not_idle_however_long_they_take(live):
-    async def scenario(registry, connection):
+    async def scenario(registry, connection, task):
         registry.sweep(1e9, 1)
-        assert not connection.task.done()
+        assert not task.done()
 
     live(scenario)
 
 
 def test_draining_waits_only_so_long(live):
-    async def scenario(registry, connection):
+    async def scenario(registry, connection, task):
         assert not await registry.drained(0.05)
-        connection.task.cancel()
+        task.cancel()
         assert await registry.drained(5)
 
     live(scenario)
@@ -111,27 +112,27 @@ def test_an_empty_registry_is_drained(run):
 
 
 def test_the_end_resets_relays_and_cancels_phases(live):
-    async def scenario(registry, connection):
+    async def scenario(registry, connection, task):
         relay = FakeRelay()
         connection.relaying(relay)
         connection.end()
         assert relay.aborted == [End.DRAINED]
-        assert not connection.task.cancelled()
+        assert not task.cancelled()
 
-    async def in_a_phase(registry, connection):
+    async def in_a_phase(registry, connection, task):
         await registry.end_all()
-        assert connection.task.cancelled()
+        assert task.cancelled()
 
-    async def relaying(registry, connection):
-        await scenario(registry, connection)
-        connection.task.cancel()
+    async def relaying(registry, connection, task):
+        await scenario(registry, connection, task)
+        task.cancel()
 
     live(relaying)
     live(in_a_phase)
 
 
 def test_connections_of_revoked_peers_are_reset_and_no_others(live):
-    async def scenario(registry, connection):
+    async def scenario(registry, connection, task):
         connection.record.peer_path_ids = (b"leaf", b"intermediate")
         assert registry.end_revoked(frozenset({b"leaf"})) == 0, "there is no relay yet"
         relay = FakeRelay()
@@ -141,15 +142,15 @@ def test_connections_of_revoked_peers_are_reset_and_no_others(live):
         assert registry.end_revoked(frozenset({b"another", b"intermediate"})) == 1
         assert registry.end_revoked(frozenset({b"another", b"intermediate"})) == 0
         assert relay.aborted == [End.REVOKED]
-        connection.task.cancel()
+        task.cancel()
 
     live(scenario)
 
 
 def test_a_connection_without_tls_has_no_peer_that_could_be_revoked(live):
-    async def scenario(registry, connection):
+    async def scenario(registry, connection, task):
         connection.relaying(FakeRelay())
         assert registry.end_revoked(frozenset({b"leaf"})) == 0
-        connection.task.cancel()
+        task.cancel()
 
     live(scenario)

@@ -32,8 +32,9 @@ def sidecars(qbitel, folders, application):
     )
     port = inbound.port("inbound")
     outbound = qbitel(
-        "proxy", *common, "--certs", folders / "web", "--explicit-outbound", f"127.0.0.1:0=127.0.0.1:{port}"
-    )
+        "proxy", *common, "--no-tunnels", "--certs", folders / "web",
+        "--explicit-outbound", f"127.0.0.1:0=127.0.0.1:{port}",
+    )  # fmt: skip
     return outbound, inbound
 
 
@@ -144,8 +145,8 @@ def test_a_certificate_that_expired_meanwhile_is_refused(qbitel, sidecars, ask, 
     request = WorkloadRequest(spiffe_id=spiffe_id, validity=datetime.timedelta(seconds=4))
     write_workload(folders / "web", issue_workload(request, pki.root, now), [pki.root.certificate])
     outbound = qbitel(
-        "proxy", "--no-capture", "--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0", "--certs", folders / "web",
-        "--explicit-outbound", f"127.0.0.1:0=127.0.0.1:{inbound.port('inbound')}",
+        "proxy", "--no-capture", "--no-tunnels", "--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0",
+        "--certs", folders / "web", "--explicit-outbound", f"127.0.0.1:0=127.0.0.1:{inbound.port('inbound')}",
     )  # fmt: skip
     ask(outbound)
     ask(outbound)

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.names import ALPN_STREAM
+from mesh.names import ALPN_STREAM, ALPN_TUNNEL
 from pqtls import ClientConnection
 from proxy.sniff import MAX_HELLO, MAX_RECORDS, Verdict, sniff
+
+OURS = frozenset({ALPN_STREAM, ALPN_TUNNEL})
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def in_records(hello: bytes, size: int) -> bytes:
 
 
 def test_our_own_hello_is_ours(our_hello):
-    assert sniff(our_hello, ALPN_STREAM) is Verdict.OUR_TLS
+    assert sniff(our_hello, OURS) is Verdict.OUR_TLS
 
 
 def test_our_hello_is_larger_than_one_segment(our_hello):
@@ -45,32 +47,32 @@ def test_our_hello_is_larger_than_one_segment(our_hello):
 
 
 def test_every_shorter_piece_of_our_hello_needs_more(our_hello):
-    assert {sniff(our_hello[:length], ALPN_STREAM) for length in range(len(our_hello))} == {Verdict.NEED_MORE}
+    assert {sniff(our_hello[:length], OURS) for length in range(len(our_hello))} == {Verdict.NEED_MORE}
 
 
 @pytest.mark.parametrize("size", [100, 700, 1000])
 def test_a_hello_in_several_records_is_ours_and_each_piece_needs_more(our_hello, size):
     cut = in_records(our_hello, size)
-    assert sniff(cut, ALPN_STREAM) is Verdict.OUR_TLS
-    assert {sniff(cut[:length], ALPN_STREAM) for length in range(0, len(cut), 7)} == {Verdict.NEED_MORE}
+    assert sniff(cut, OURS) is Verdict.OUR_TLS
+    assert {sniff(cut[:length], OURS) for length in range(0, len(cut), 7)} == {Verdict.NEED_MORE}
 
 
 def test_more_records_than_anybody_uses_is_no_hello_of_ours(our_hello):
     cut = in_records(our_hello, len(our_hello) // (MAX_RECORDS + 6))
-    assert sniff(cut, ALPN_STREAM) is Verdict.OTHER_TLS
+    assert sniff(cut, OURS) is Verdict.OTHER_TLS
 
 
 def test_bytes_behind_the_hello_do_not_matter(our_hello):
-    assert sniff(our_hello + b"\x17\x03\x03\xff\xff garbage", ALPN_STREAM) is Verdict.OUR_TLS
+    assert sniff(our_hello + b"\x17\x03\x03\xff\xff garbage", OURS) is Verdict.OUR_TLS
 
 
 @pytest.mark.parametrize("alpn", [(), ("h2",), ("h2", "http/1.1"), ("qbitel-tcp/2",)])
 def test_the_hello_of_another_tls_client_is_other_tls(alpn):
-    assert sniff(foreign_hello(*alpn), ALPN_STREAM) is Verdict.OTHER_TLS
+    assert sniff(foreign_hello(*alpn), OURS) is Verdict.OTHER_TLS
 
 
 def test_a_foreign_hello_that_offers_our_protocol_among_others_is_ours():
-    assert sniff(foreign_hello("h2", ALPN_STREAM.decode()), ALPN_STREAM) is Verdict.OUR_TLS
+    assert sniff(foreign_hello("h2", ALPN_STREAM.decode()), OURS) is Verdict.OUR_TLS
 
 
 def test_our_protocols_name_elsewhere_in_the_hello_is_not_enough():
@@ -79,7 +81,7 @@ def test_our_protocols_name_elsewhere_in_the_hello_is_not_enough():
     engine = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="qbitel-tcp.1.example")
     with pytest.raises(ssl.SSLWantReadError):
         engine.do_handshake()
-    assert sniff(outgoing.read(), b"qbitel-tcp") is Verdict.OTHER_TLS
+    assert sniff(outgoing.read(), frozenset({b"qbitel-tcp"})) is Verdict.OTHER_TLS
 
 
 @pytest.mark.parametrize(
@@ -96,18 +98,18 @@ def test_our_protocols_name_elsewhere_in_the_hello_is_not_enough():
     ],
 )
 def test_what_cannot_be_a_client_hello_is_not_tls_at_its_first_wrong_byte(data):
-    assert sniff(data, ALPN_STREAM) is Verdict.NOT_TLS
+    assert sniff(data, OURS) is Verdict.NOT_TLS
 
 
 def test_a_hello_that_claims_to_be_huge_is_not_waited_for():
     claimed = (MAX_HELLO + 1).to_bytes(3, "big")
-    assert sniff(b"\x16\x03\x01\x01\x00\x01" + claimed, ALPN_STREAM) is Verdict.OTHER_TLS
+    assert sniff(b"\x16\x03\x01\x01\x00\x01" + claimed, OURS) is Verdict.OTHER_TLS
 
 
 @settings(max_examples=1500)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_verdict(data):
-    assert sniff(data, ALPN_STREAM) in Verdict
+    assert sniff(data, OURS) in Verdict
 
 
 @settings(max_examples=1500)
@@ -117,7 +119,7 @@ def test_any_change_to_a_hello_gives_a_verdict(our_hello, data):
     for _ in range(data.draw(st.integers(1, 4))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(changed)))
-    assert sniff(bytes(changed[:cut]), ALPN_STREAM) in Verdict
+    assert sniff(bytes(changed[:cut]), OURS) in Verdict
 
 
 @settings(max_examples=500)
@@ -125,4 +127,4 @@ def test_any_change_to_a_hello_gives_a_verdict(our_hello, data):
 def test_a_hello_with_any_body_gives_a_verdict_and_never_waits_for_more(body):
     message = b"\x01" + len(body).to_bytes(3, "big") + body
     record = b"\x16\x03\x01" + len(message).to_bytes(2, "big") + message
-    assert sniff(record, ALPN_STREAM) in (Verdict.OUR_TLS, Verdict.OTHER_TLS)
+    assert sniff(record, OURS) in (Verdict.OUR_TLS, Verdict.OTHER_TLS)

@@ -27,14 +27,14 @@ WORKERS = 12
 def mesh(qbitel, pki):
     """Start an outbound sidecar to the port of an inbound one, which leads to the port `target`; return their ports."""
 
-    def start(target: int) -> tuple[int, int]:
+    def start(target: int, *more: str) -> tuple[int, int]:
         common = ("--no-capture", "--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0")
         inbound = qbitel(
             "proxy", *common, "--certs", pki.base / "api", "--explicit-inbound", f"127.0.0.1:0=127.0.0.1:{target}"
         )
         port = inbound.port("inbound")
         outbound = qbitel(
-            "proxy", *common, "--certs", pki.base / "web", "--explicit-outbound", f"127.0.0.1:0=127.0.0.1:{port}"
+            "proxy", *common, *more, "--certs", pki.base / "web", "--explicit-outbound", f"127.0.0.1:0=127.0.0.1:{port}"
         )
         return outbound.port("outbound"), port
 
@@ -227,11 +227,12 @@ async def hammer(connection, port: int) -> int:
     return sum(await asyncio.gather(*map(worker, range(WORKERS))))
 
 
+@pytest.mark.parametrize("tunnels", [(), ("--no-tunnels",)], ids=["tunnels", "single"])
 @pytest.mark.parametrize("kind", [one_short, one_kept_alive, one_half_closed])
-def test_no_connection_of_an_application_hangs(mesh, run, kind):
+def test_no_connection_of_an_application_hangs(mesh, run, kind, tunnels):
     async def main() -> int:
         async with serving(echo) as target:
-            outbound, _ = await asyncio.to_thread(mesh, target)
+            outbound, _ = await asyncio.to_thread(mesh, target, *tunnels)
             return await hammer(kind, outbound)
 
     assert run(main()) > WORKERS
@@ -256,7 +257,7 @@ def test_data_behind_tickets_is_not_stuck(qbitel, run, pki):
     async def main() -> int:
         async with serving(server_with_data_behind_tickets(config, 1)) as target:
             sidecar = await asyncio.to_thread(
-                qbitel, "proxy", "--no-capture", "--certs", pki.base / "web", "--explicit-outbound",
+                qbitel, "proxy", "--no-capture", "--no-tunnels", "--certs", pki.base / "web", "--explicit-outbound",
                 f"127.0.0.1:0=127.0.0.1:{target}", "--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0",
             )  # fmt: skip
             return await hammer(one_greeted, sidecar.port("outbound"))

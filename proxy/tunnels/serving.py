@@ -1,0 +1,70 @@
+"""The server's end of a tunnel: each stream that the other sidecar opens is dialled to the application here."""
+
+from __future__ import annotations
+
+from pqtls.events import HandshakeCompleted
+from proxy import reasons, sockets
+from proxy.config import Direction, Endpoint
+from proxy.phases import Services
+from proxy.reasons import Verdict
+from proxy.record import ConnectionRecord
+from proxy.relay import End
+from proxy.tunnels.carrying import carry
+from proxy.tunnels.frames import Opening, ResetCode
+from proxy.tunnels.kept import KeptTunnel
+from proxy.tunnels.tunnel import Tunnel
+
+
+class ServedTunnel(KeptTunnel):
+    """The owner of a server's tunnel. Every stream goes to `application`, an address, from the address `source`."""
+
+    def __init__(
+        self,
+        services: Services,
+        event: HandshakeCompleted,
+        record: ConnectionRecord,
+        *,
+        peer: Endpoint,
+        application: Endpoint,
+        source: str | None,
+    ) -> None:
+        super().__init__(services, event, record)
+        self._peer = peer
+        self._application = application
+        self._source = source
+        self._still_connecting: set[int] = set()
+
+    def sweep(self, now: float, idle_timeout: float) -> None:
+        """As every tunnel; and give up on applications that have not answered since the last time."""
+        super().sweep(now, idle_timeout)
+        # Whoever was let in by a certificate that has ended since must show another one, soon.
+        if now - self.born >= self.services.limits.tunnel_max_age:
+            self.tunnel.drain()
+        connecting = {stream.id for stream in self.tunnel.streams.values() if stream.is_connecting}
+        for stream_id in connecting & self._still_connecting:
+            self.tunnel.streams[stream_id].abort(End.CONNECT_TIMEOUT)
+        self._still_connecting = connecting
+
+    def on_open(self, tunnel: Tunnel, stream_id: int, opening: Opening) -> ResetCode | None:
+        """Dial the application. It all happens in this turn, but for the application's answer."""
+        services = self.services
+        record = ConnectionRecord(
+            services.sinks, Direction.INBOUND, self._peer, services.credentials.current.identity, services.profile
+        )
+        record.identified_as(opening.connection_id)
+        record.secured(self.event)
+        record.going_to(self._application)
+        if len(services.registry) >= services.limits.max_connections:
+            return _refuse(record, reasons.TOO_MANY, ResetCode.CONNECTION_LIMIT)
+        try:
+            sock = sockets.start_connecting(self._application, self._source)
+        except OSError as error:
+            failed = sockets.connect_failed(self._application, error, self._source)
+            return _refuse(record, reasons.of_error(failed), ResetCode.CONNECT_FAILED)
+        tunnel.adopt(carry(self, stream_id, sock, record, connecting=True))
+        return None
+
+
+def _refuse(record: ConnectionRecord, verdict: Verdict, code: ResetCode) -> ResetCode:
+    record.close(verdict)
+    return code

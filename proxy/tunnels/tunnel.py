@@ -1,0 +1,454 @@
+"""A tunnel: one TLS connection to another sidecar, and the streams in it.
+
+What several streams have ready in one turn of the reactor goes out as one piece: sealed once, sent by one system call.
+What comes is opened once and handed to each stream straight from the buffer. No buffer is held between turns, but for
+what the kernel does not take.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from pqtls import Session
+from pqtls.errors import PeerError
+from pqtls.events import SessionReceived
+from proxy import sockets
+from proxy.engine import READ_SIZE, Engine
+from proxy.reactor import Reactor
+from proxy.relay import End
+from proxy.tunnels.buffers import OUT_SIZE, TunnelBuffers
+from proxy.tunnels.frames import (
+    HEADER,
+    HEADER_SIZE,
+    LENGTH_MASK,
+    MAX_DATA,
+    MAX_STREAM_ID,
+    FrameType,
+    Opening,
+    ResetCode,
+    TunnelViolation,
+    control_type,
+    frame,
+    open_frame,
+    read_credit,
+    read_open,
+    read_reset,
+    reset_frame,
+)
+from proxy.tunnels.stream import Stream
+
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+_BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+# Frames that are no DATA and cannot go out, because the other side does not read: some thousand of them. One that asks
+# for answers for ever and takes none is broken or hostile.
+_MOST_CONTROL: Final = 64 * 1024
+
+
+class Owner(Protocol):
+    """Who made the tunnel, and is told of what only it can decide."""
+
+    def on_open(self, tunnel: Tunnel, stream_id: int, opening: Opening) -> ResetCode | None:
+        """The other side opens a stream: `adopt` it, or return why not. Only a server's tunnel asks."""
+
+    def on_session(self, session: Session) -> None:
+        """The server sent a ticket."""
+
+    def on_draining(self, tunnel: Tunnel) -> None:
+        """The other side wants no more streams in here."""
+
+    def on_empty(self, tunnel: Tunnel) -> None:
+        """The last stream has gone."""
+
+    def on_end(self, tunnel: Tunnel, end: End, error: Exception | None) -> None:
+        """The tunnel is no more, and neither is any stream of it."""
+
+
+class Tunnel:
+    """Owns `sock` and its streams from `start()` on. Lives on the reactor's loop."""
+
+    __slots__ = (
+        "_buffers", "_carry", "_control", "_dirty", "_engine", "_events", "_fd", "_is_client", "_last_id", "_out",
+        "_owner", "_partial", "_pending", "_reactor", "_rest", "_rest_id", "_sock", "_waiting", "draining", "ended",
+        "heard", "streams", "used",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        buffers: TunnelBuffers,
+        sock: socket.socket,
+        engine: Engine,
+        owner: Owner,
+        *,
+        is_client: bool,
+    ) -> None:
+        self._reactor = reactor
+        self._buffers = buffers
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._engine = engine
+        self._owner = owner
+        self._is_client = is_client
+        self._events = 0
+        self.streams: dict[int, Stream] = {}
+        self._last_id = 0
+        self._out: memoryview | None = None  # frames of this turn, `used` bytes of it
+        self.used = 0
+        self._dirty = False
+        self._control = bytearray()  # frames that wait until the wire takes something again
+        self._pending = memoryview(b"")  # records that the kernel has not taken yet
+        self._waiting: dict[Stream, None] = {}  # whose application has something while the wire is full
+        self._carry = b""  # ciphertext of a record that is not whole yet
+        self._partial = b""  # plaintext of a header, or of a frame that is no DATA, that is not whole yet
+        self._rest = 0  # bytes of a DATA frame that are still to come, of the stream `_rest_id`
+        self._rest_id = 0
+        self.draining = False
+        self.ended = False
+        self.heard = False  # since somebody last looked (see ping)
+
+    def start(self, first: bytes = b"") -> None:
+        """Begin. `first` is plaintext that came along with the handshake."""
+        self._events = _IN
+        self._reactor.register(self._fd, _IN, self)
+        try:
+            if first:
+                plain = self._buffers.plain
+                plain[: len(first)] = first
+                self._take(plain, len(first))
+            if buffered := self._engine.take_buffered():
+                self._buffers.read[: len(buffered)] = buffered
+                self._open(len(buffered))
+        except (PeerError, TunnelViolation) as error:
+            self._end(End.TLS_ERROR, error)
+
+    # -- for the owner ------------------------------------------------------------------------------------------
+
+    def open(self, opening: Opening, make: Callable[[int], Stream]) -> Stream:
+        """Open a stream: a client's. `make` gets its number and returns it, not yet started."""
+        self._last_id += 1
+        if self._last_id == MAX_STREAM_ID:
+            self.draining = True
+        stream = make(self._last_id)
+        self.streams[stream.id] = stream
+        self.put(open_frame(stream.id, opening))
+        stream.start()
+        return stream
+
+    def adopt(self, stream: Stream) -> None:
+        """Take in a stream that the other side opened."""
+        self.streams[stream.id] = stream
+        stream.start()
+
+    def ping(self) -> None:
+        """Ask for a sign of life: `heard` will be True when anything has come."""
+        self.heard = False
+        self.put(frame(0, FrameType.PING, bytes(8)))
+
+    def drain(self) -> None:
+        """Tell the other side to open no more streams. Those that are under way are taken still."""
+        if not self.draining:
+            self.draining = True
+            self.put(frame(0, FrameType.DRAIN))
+
+    def close(self) -> None:
+        """End it in order: close_notify and FIN. It must be without streams."""
+        if self.ended:
+            return
+        self.flush()
+        self._engine.send_close_notify()
+        try:
+            self._sock.send(self._engine.data_to_send())
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._end(End.RESET_BY_PEER, error)
+            return
+        self._end(End.CLOSED)
+
+    def abort(self, end: End, error: Exception | None = None) -> None:
+        """End it, and every stream in it, by RST."""
+        if not self.ended:
+            self._end(end, error)
+
+    # -- for its streams ----------------------------------------------------------------------------------------
+
+    def reserve(self, size: int) -> memoryview | None:
+        """The outgoing buffer, with room for `size` bytes from `used` on; None: wait for the wire.
+
+        The caller who reads into it adds to `used`.
+        """
+        if self._pending or self.ended:
+            return None
+        out = self._out
+        if out is None:
+            out = self._out = self._buffers.take()
+        elif self.used + size > OUT_SIZE:
+            self.flush()
+            if self._pending or self.ended:
+                return None
+            out = self._out = self._buffers.take()
+        if not self._dirty:
+            self._dirty = True
+            self._reactor.at_end_of_turn(self)
+        return out
+
+    def wait(self, stream: Stream) -> None:
+        """`stream.resume()` is called when the wire takes something again."""
+        self._waiting[stream] = None
+
+    def put(self, whole: bytes) -> None:
+        """Send a frame that is no DATA, behind what is there."""
+        size = len(whole)
+        out = None if self._control else self.reserve(size)
+        if out is None:
+            self._control += whole
+            if len(self._control) > _MOST_CONTROL:
+                # Ended then and not here: whoever puts is in the middle of something.
+                self._reactor.at_end_of_turn(self)
+            return
+        out[self.used : self.used + size] = whole
+        self.used += size
+
+    def forget(self, stream_id: int) -> None:
+        """A stream has ended."""
+        self.streams.pop(stream_id, None)
+        if not self.streams and not self.ended:
+            self._owner.on_empty(self)
+
+    # -- the wire -----------------------------------------------------------------------------------------------
+
+    def on_ready(self, _fd: int, mask: int) -> None:
+        """The reactor's call."""
+        if mask & _OUT:
+            self._send_pending()
+        if mask & (_IN | _BROKEN) and not self.ended:
+            try:
+                self._read()
+            except (PeerError, TunnelViolation) as error:
+                self._end(End.TLS_ERROR, error)
+
+    def on_crash(self, error: Exception) -> None:
+        """A bug of ours: this tunnel ends, and not the process."""
+        if not self.ended:
+            self._end(End.INTERNAL_ERROR, error)
+
+    def on_turn_end(self) -> None:
+        """The reactor's call, where something was collected in the turn."""
+        self._dirty = False
+        if len(self._control) > _MOST_CONTROL and not self.ended:
+            error = TunnelViolation("the other side asks for answers and does not read them")
+            self._end(End.TLS_ERROR, error)
+        self.flush()
+
+    def flush(self) -> None:
+        """Seal and send what has been collected."""
+        out = self._out
+        if self.ended or out is None:
+            return
+        self._out = None
+        used, self.used = self.used, 0
+        if used:
+            sealed = self._buffers.sealed
+            produced = self._engine.seal_into(out, used, sealed)
+            self._send(sealed[:produced])
+        self._buffers.give_back(out)
+
+    def _send(self, records: memoryview) -> None:
+        try:
+            sent = self._sock.send(records)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._end(End.RESET_BY_PEER, error)
+            return
+        if sent < len(records):
+            self._pending = memoryview(bytes(records[sent:]))
+            self._watch(_IN | _OUT)
+
+    def _send_pending(self) -> None:
+        try:
+            sent = self._sock.send(self._pending)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end(End.RESET_BY_PEER, error)
+            return
+        self._pending = self._pending[sent:]
+        if self._pending:
+            return
+        self._watch(_IN)
+        if self._engine.has_data_to_send:
+            self._send(memoryview(self._engine.data_to_send()))
+            if self._pending or self.ended:
+                return
+        if self._control:
+            waiting, self._control = bytes(self._control), bytearray()
+            out = self.reserve(len(waiting))
+            if out is None:
+                self._control += waiting
+                return
+            out[: len(waiting)] = waiting
+            self.used += len(waiting)
+        streams, self._waiting = self._waiting, {}
+        for stream in streams:
+            stream.resume()
+
+    def _read(self) -> None:
+        read = self._buffers.read
+        start = len(self._carry)
+        if start:
+            read[:start] = self._carry
+        try:
+            length = self._sock.recv_into(read[start : start + READ_SIZE])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end(End.RESET_BY_PEER, error)
+            return
+        if not length:
+            self._engine.receive_eof()  # raises TruncatedStream
+            self._peer_closed()
+            return
+        self.heard = True
+        self._carry = b""
+        self._open(start + length)
+
+    def _open(self, length: int) -> None:
+        read, plain = self._buffers.read, self._buffers.plain
+        head = len(self._partial)
+        if head:
+            plain[:head] = self._partial
+            self._partial = b""
+        consumed, produced = self._engine.open_into(read[:length], plain[head:])
+        if consumed < length:
+            self._carry = bytes(read[consumed:length])
+        for event in self._engine.events():
+            if isinstance(event, SessionReceived):
+                self._owner.on_session(event.session)
+        if produced:
+            self._take(plain, head + produced)
+        elif head:
+            self._partial = bytes(plain[:head])
+        if self._engine.has_data_to_send and not self._pending and not self.ended:
+            self._send(memoryview(self._engine.data_to_send()))
+        if self._engine.peer_closed and not self.ended:
+            self._peer_closed()
+
+    def _take(self, plain: memoryview, end: int) -> None:
+        """Hand out `plain[:end]`, whole frames and pieces of DATA; keep what is neither."""
+        at = 0
+        streams = self.streams
+        if self._rest:
+            at = min(self._rest, end)
+            self._rest -= at
+            stream = streams.get(self._rest_id)
+            if stream is not None:
+                stream.deliver(plain[:at])
+        unpack_from = HEADER.unpack_from
+        while end - at >= HEADER_SIZE and not self.ended:
+            stream_id, word = unpack_from(plain, at)
+            body = at + HEADER_SIZE
+            if 0 < word <= MAX_DATA:  # DATA, whose type is 0
+                at = body + word
+                if at > end:
+                    self._rest = at - end
+                    self._rest_id = stream_id
+                    at = end
+                stream = streams.get(stream_id)
+                if stream is not None:
+                    stream.deliver(plain[body:at])
+                else:
+                    self._check_known(stream_id)
+                continue
+            frame_type = control_type(stream_id, word)
+            after = body + (word & LENGTH_MASK)
+            if after > end:
+                break
+            at = after
+            self._on_control(frame_type, stream_id, bytes(plain[body:after]))
+        if at < end:
+            self._partial = bytes(plain[at:end])
+
+    def _check_known(self, stream_id: int) -> None:
+        """A frame to a stream that is over was under way; one to a stream that never was is a violation."""
+        if not 0 < stream_id <= self._last_id:
+            raise TunnelViolation(f"a frame for stream {stream_id}, which was never opened")
+
+    def _on_control(self, frame_type: FrameType, stream_id: int, payload: bytes) -> None:
+        match frame_type:
+            case FrameType.OPEN:
+                self._on_open(stream_id, read_open(payload))
+                return
+            case FrameType.PING:
+                self.put(frame(0, FrameType.PONG, payload))
+                return
+            case FrameType.PONG:
+                return
+            case FrameType.DRAIN:
+                self.draining = True
+                self._owner.on_draining(self)
+                return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)
+            return
+        match frame_type:
+            case FrameType.CREDIT:
+                stream.add_credit(read_credit(payload))
+            case FrameType.FIN:
+                stream.finish()
+            case FrameType.RESET:
+                stream.reset_by_peer(read_reset(payload))
+            case FrameType.OPENED:
+                stream.opened()
+
+    def _on_open(self, stream_id: int, opening: Opening) -> None:
+        if self._is_client or stream_id != self._last_id + 1:
+            raise TunnelViolation(f"OPEN for stream {stream_id} where {self._last_id + 1} is the next of the client")
+        self._last_id = stream_id
+        refusal = self._owner.on_open(self, stream_id, opening)
+        if refusal is not None:
+            self.put(reset_frame(stream_id, refusal))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def _peer_closed(self) -> None:
+        """close_notify. With streams open that is an end of the tunnel only, never of their data."""
+        self._end(End.CLOSED if not self.streams else End.RESET_BY_PEER)
+
+    def _watch(self, events: int) -> None:
+        if self._events != events:
+            self._events = events
+            self._reactor.modify(self._fd, events)
+
+    def _end(self, end: End, error: Exception | None = None) -> None:
+        self.ended = True
+        alert = self._engine.data_to_send() if isinstance(error, PeerError) and not self._pending else b""
+        self._reactor.unregister(self._fd)
+        self._pending = memoryview(b"")
+        self._waiting.clear()
+        if self._out is not None:
+            self._buffers.give_back(self._out)
+            self._out = None
+        if end is End.CLOSED:
+            sockets.close(self._sock)
+        else:
+            self._tell(alert)
+        for stream in tuple(self.streams.values()):
+            stream.tunnel_gone(End.RESET_BY_PEER if end is End.CLOSED else end, error)
+        self._owner.on_end(self, end, error)
+
+    def _tell(self, alert: bytes) -> None:
+        """The peer hears why, if that can still be told; then RST, or FIN behind the alert."""
+        if alert:
+            try:
+                if self._sock.send(alert) == len(alert):
+                    self._sock.shutdown(socket.SHUT_WR)
+                    sockets.close(self._sock)
+                    return
+            except OSError:
+                pass  # the peer is gone already: nothing is lost, the record says what happened
+        sockets.reset(self._sock)
