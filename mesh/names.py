@@ -34,6 +34,8 @@ INBOUND_SOURCE_V6: Final = "::6"
 ALPN_STREAM: Final = b"qbitel-tcp/1"
 # Many of them as streams of one TLS connection (docs/adr/0018-tunnels.md).
 ALPN_TUNNEL: Final = b"qbitel-mux/1"
+# A connection of its own for a stream that began in a tunnel and turned out to be bulk.
+ALPN_MOVE: Final = b"qbitel-move/1"
 
 # Interception by TPROXY: packets with this mark (SO_MARK on the sidecar's own sockets) are delivered inside the pod, by
 # a routing rule of this priority (before main's 32766) and a table. The UID's number tells an operator whose they are.

@@ -60,6 +60,7 @@ class Bundle:
     settings: TlsSettings
     mesh_client: ClientConfig = field(init=False)
     tunnel_client: ClientConfig = field(init=False)
+    move_client: ClientConfig = field(init=False)
     mesh_server: ServerConfig = field(init=False)
     foreign_client: ClientConfig = field(init=False)
     foreign_server: ServerConfig = field(init=False)
@@ -78,12 +79,14 @@ class Bundle:
         )
         put = functools.partial(object.__setattr__, self)
         single, both = (names.ALPN_STREAM,), (names.ALPN_TUNNEL, names.ALPN_STREAM)
+        move = (names.ALPN_MOVE,)
         client = functools.partial(ClientConfig, **common(server_name=self.settings.server_name))
         server = functools.partial(ServerConfig, **common(tickets=self.settings.tickets))
         put("mesh_client", client(alpn=single, require_alpn=True))
         put("tunnel_client", client(alpn=both, require_alpn=True))
         put("foreign_client", client(alpn=single))
-        put("mesh_server", server(alpn=both, require_alpn=True))
+        put("move_client", client(alpn=move, require_alpn=True))
+        put("mesh_server", server(alpn=both + move, require_alpn=True))
         put("foreign_server", server(alpn=single))
 
     @property

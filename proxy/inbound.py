@@ -22,10 +22,11 @@ from proxy.reasons import Flag, Refused, Verdict
 from proxy.registry import LiveConnection
 from proxy.sniff import Verdict as Sniffed
 from proxy.sniff import sniff
+from proxy.tunnels import moving
 from proxy.tunnels.serving import ServedTunnel
 from proxy.tunnels.tunnel import Tunnel
 
-_OUR_PROTOCOLS: Final = frozenset({names.ALPN_STREAM, names.ALPN_TUNNEL})
+_OUR_PROTOCOLS: Final = frozenset({names.ALPN_STREAM, names.ALPN_TUNNEL, names.ALPN_MOVE})
 _READ_SIZE: Final = 16 * 1024  # a mesh ClientHello has some 2 KB; this takes it in one read
 
 
@@ -129,6 +130,8 @@ async def _through_tls(
     if result.event.alpn == names.ALPN_TUNNEL:
         await _become_tunnel(listener, services, wire, live, destination, connection, result)
         return None
+    if result.event.alpn == names.ALPN_MOVE:
+        return await _move(services, wire, live, connection, result)
     dialled = await _dial_application(listener, services, destination)
     with reset_unless_closed(dialled) as application:
         return await carry(services, live, application, wire, connection, first=result.first_plaintext)
@@ -150,9 +153,30 @@ async def _become_tunnel(
     kept = ServedTunnel(
         services, result.event, live.record, peer=peer, application=application, source=_source(listener, application)
     )
+    reachable = sockets.own_name(wire) if listener.target is not None else destination
     kept.start(
         Tunnel(services.reactor, services.buffers, wire, connection, kept, is_client=False), result.first_plaintext
     )
+    kept.tunnel.say_address(reachable)
+
+
+async def _move(
+    services: Services, wire: socket.socket, live: LiveConnection, connection: ServerConnection, result: HandshakeResult
+) -> Verdict | None:
+    """A stream of a tunnel wants to go on in this connection."""
+    try:
+        with services.unfinished.place():
+            found = await moving.answer(services, services.movable, wire, connection, result)
+    except TimeoutError:
+        raise Refused(
+            Flag.TIMEOUT, "first_bytes_timeout", "it does not say which connection is to move to it"
+        ) from None
+    if found:
+        live.record.becomes_tunnel()
+        live.record.abandon()  # its bytes are in the record of the connection that moves
+        return None
+    await sockets.close_after_alert(services.loop, wire, 1.0)
+    return reasons.MOVED_NOTHING
 
 
 async def _as_it_came(

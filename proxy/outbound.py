@@ -18,7 +18,7 @@ from proxy.reasons import Verdict
 from proxy.record import ConnectionRecord
 from proxy.registry import LiveConnection
 from proxy.routes import Route, RouteTable
-from proxy.tunnels.pool import ClientTunnel
+from proxy.tunnels.client import ClientTunnel
 
 
 def outbound(listener: ListenerConfig, routes: RouteTable) -> Phases:
@@ -43,11 +43,12 @@ async def _outbound(
             found.carry(application, live.record)
             return None
         if found is not None:
-            live.record.secured(found.event)
-            with reset_unless_closed(found.wire) as wire:
+            dialled = found.dialled
+            live.record.secured(dialled.result.event)
+            with reset_unless_closed(dialled.wire) as wire:
                 return await carry(
-                    services, live, application, wire, found.connection,
-                    first=found.first, on_session=found.keep_session,
+                    services, live, application, wire, dialled.connection,
+                    first=dialled.result.first_plaintext, on_session=dialled.keep_session,
                 )  # fmt: skip
     connected = await sockets.connect(services.loop, destination, services.limits.connect_timeout)
     with reset_unless_closed(connected) as wire:

@@ -28,6 +28,7 @@ from proxy.tunnels.buffers import TunnelBuffers
 from proxy.unfinished import Unfinished
 
 if TYPE_CHECKING:
+    from proxy.tunnels.moving import Movable
     from proxy.tunnels.pool import TunnelPool
 
 _log = logging.getLogger("qbitel.proxy")
@@ -52,6 +53,7 @@ class Services:
     own_ports: frozenset[int]
     unfinished: Unfinished
     buffers: TunnelBuffers
+    movable: Movable
     tunnels: TunnelPool | None  # None: each connection has a TLS connection of its own
 
 

@@ -88,9 +88,15 @@ _BY_PEER: Final[dict[ResetCode, tuple[Flag, str, str]]] = {
         "rate_limited",
         "we open connections faster than the sidecar there allows",
     ),
+    ResetCode.MOVE_FAILED: (Flag.NONE, "reset_by_peer", "it could not move to a connection of its own"),
     ResetCode.INTERNAL_ERROR: (Flag.NONE, "internal_error", "a bug of the sidecar there ended it"),
     ResetCode.RESET_BY_APPLICATION: (Flag.NONE, "reset_by_peer", "the application there reset the connection"),
 }
+MOVED_NOTHING: Final = Verdict(
+    Flag.NONE,
+    "moved_nothing",
+    "a connection in a tunnel was to move here, but its tunnel ends in another process or pod; it stays where it is",
+)
 _IDENTITY_ADVICE: Final = "If it should be let in, change --trust-domain, --allow or --expect here."
 # What pqtls and proxy.identity say: the flag, and what to do.
 _KNOWN: Final[dict[str, tuple[Flag, str]]] = {
@@ -148,8 +154,9 @@ _OWN: Final = frozenset(
     {
         "-", "alert_sent", "closed_early", "connect_failed", "connect_timeout", "connection_limit", "denied_by_peer",
         "drained", "first_bytes_timeout", "foreign_tls", "handshake_evicted", "handshake_reset", "handshake_timeout",
-        "idle_timeout", "internal_error", "no_original_destination", "peer_silent", "plaintext_refused",
-        "rate_limited", "reset_by_application", "reset_by_peer", "socket_error", "tunnel_violation",
+        "idle_timeout", "internal_error", "moved_nothing", "no_original_destination", "peer_silent",
+        "plaintext_refused", "rate_limited", "reset_by_application", "reset_by_peer", "socket_error",
+        "tunnel_violation",
     }
 )  # fmt: skip
 SLUGS: Final = frozenset(_KNOWN) | _OWN

@@ -122,6 +122,23 @@ class Relay:
             self._scratch.read[: len(buffered)] = buffered
             self._forward(self._wire, len(buffered))
 
+    def take_over(self, pending: bytes, *, application_finished: bool, application_told: bool) -> None:
+        """Begin where somebody else has carried the connection so far, and counted `moved`.
+
+        `pending` is what the application has not taken yet; `application_finished`: it will send no more, which the
+        peer was not told on this connection; `application_told`: it was told that the peer will not either.
+        """
+        self.moved[1] -= len(pending)
+        self._application.fin_wanted = self._application.finished_writing = application_told
+        try:
+            self._start(pending)
+            if application_finished and not self._ended:
+                self._stream_ended(self._application)
+            if not self._ended:
+                self._settle()
+        except SideBroken as broken:
+            self._give_up_on(broken)
+
     @property
     def ended(self) -> bool:
         """Whether both sockets are closed."""

@@ -42,6 +42,7 @@ from proxy.routes import RouteTable
 from proxy.sessions import SessionStore
 from proxy.status import StatusServer
 from proxy.tunnels.buffers import TunnelBuffers
+from proxy.tunnels.moving import Movable
 from proxy.tunnels.pool import TunnelPool
 from proxy.unfinished import Unfinished
 
@@ -243,6 +244,7 @@ class Process:
             own_ports=frozenset(sock.getsockname()[1] for sock in self._sockets),
             unfinished=Unfinished(limits.max_handshakes),
             buffers=TunnelBuffers(scratch),
+            movable=Movable(),
             tunnels=TunnelPool() if self._config.tunnels else None,
         )
 

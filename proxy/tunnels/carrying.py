@@ -3,47 +3,58 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 from proxy import reasons
 from proxy.record import ConnectionRecord
 from proxy.registry import LiveConnection
-from proxy.relay import Outcome
+from proxy.relay import Outcome, Relay
 from proxy.tunnels.kept import KeptTunnel
 from proxy.tunnels.stream import Stream
 
 
-def carry(
-    kept: KeptTunnel, stream_id: int, sock: socket.socket, record: ConnectionRecord, *, connecting: bool
-) -> Stream:
-    """A stream of `kept`, not yet started, whose end writes `record`; no task waits for it."""
-    services = kept.services
-    live = LiveConnection(record, services.loop.time(), _nothing)
+class Carried:
+    """The owner of a stream of `kept`, in the registry from its making to its end; no task waits for it."""
 
-    def on_end(outcome: Outcome) -> None:
-        record.carried(outcome.from_application, outcome.from_wire)
-        record.close(reasons.of_outcome(outcome, services.limits.idle_timeout))
-        services.registry.remove(live)
+    __slots__ = ("_kept", "_live", "connection_id", "record")
 
-    stream = stream_of(kept, stream_id, sock, record, on_end, connecting=connecting)
-    live.relaying(stream)
-    services.registry.add(live)
-    return stream
+    def __init__(self, kept: KeptTunnel, record: ConnectionRecord, connection_id: bytes) -> None:
+        self._kept = kept
+        self.record = record
+        self.connection_id = connection_id
+        self._live = LiveConnection(record, kept.services.loop.time(), _nothing)
+        record.identified_as(connection_id)
+        record.secured(kept.event)
 
+    def stream(self, stream_id: int, sock: socket.socket, *, connecting: bool) -> Stream:
+        """The stream, not yet started."""
+        kept = self._kept
+        kept.taken()
+        stream = Stream(kept.services.reactor, kept.tunnel, stream_id, sock, self, connecting=connecting)
+        self._live.relaying(stream)
+        kept.services.registry.add(self._live)
+        return stream
 
-def stream_of(
-    kept: KeptTunnel,
-    stream_id: int,
-    sock: socket.socket,
-    record: ConnectionRecord,
-    on_end: Callable[[Outcome], None],
-    *,
-    connecting: bool,
-) -> Stream:
-    """A stream of `kept`, not yet started."""
-    record.secured(kept.event)
-    kept.taken()
-    return Stream(kept.services.reactor, kept.tunnel, stream_id, sock, on_end, _nothing, connecting=connecting)
+    # -- as the stream sees it (stream.Owner) -------------------------------------------------------------------
+
+    def on_connected(self) -> None:
+        """The application on the other side is there."""
+
+    def on_bulk(self, stream: Stream) -> None:
+        """Only a client can dial."""
+        self._kept.on_bulk(stream, self.connection_id)
+
+    def on_moved(self, relay: Relay) -> None:
+        """It goes on in a connection of its own."""
+        self._live.relay = relay
+        self._kept.on_stream_moved(self.connection_id)
+
+    def on_end(self, outcome: Outcome) -> None:
+        """It is over."""
+        services = self._kept.services
+        self.record.carried(outcome.from_application, outcome.from_wire)
+        self.record.close(reasons.of_outcome(outcome, services.limits.idle_timeout))
+        services.registry.remove(self._live)
+        self._kept.on_stream_end(self.connection_id)
 
 
 def _nothing() -> None:

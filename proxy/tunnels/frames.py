@@ -38,6 +38,8 @@ class FrameType(IntEnum):
     PING = 6
     PONG = 7
     DRAIN = 8
+    MOVED = 9
+    ADDRESS = 10
 
 
 class ResetCode(IntEnum):
@@ -54,6 +56,7 @@ class ResetCode(IntEnum):
     REVOKED = 9
     INTERNAL_ERROR = 10
     RATE_LIMITED = 11
+    MOVE_FAILED = 12
 
 
 class TunnelViolation(Exception):
@@ -72,6 +75,8 @@ _FAMILY_V4: Final = 4
 _FAMILY_V6: Final = 6
 _OPEN_V4: Final = struct.Struct(f">BH4s{CONNECTION_ID_SIZE}s")
 _OPEN_V6: Final = struct.Struct(f">BH16s{CONNECTION_ID_SIZE}s")
+_ADDRESS_V4: Final = struct.Struct(">BH4s")
+_ADDRESS_V6: Final = struct.Struct(">BH16s")
 _U16: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
 # The lengths that a payload of each type may have; DATA is another matter.
@@ -84,10 +89,12 @@ _LENGTHS: Final[dict[int, frozenset[int]]] = {
     FrameType.PING: frozenset({8}),
     FrameType.PONG: frozenset({8}),
     FrameType.DRAIN: frozenset({0}),
+    FrameType.MOVED: frozenset({0}),
+    FrameType.ADDRESS: frozenset({_ADDRESS_V4.size, _ADDRESS_V6.size}),
 }
 # The longest payload that is not DATA: what may have to wait for its end.
 MAX_CONTROL: Final = max(max(lengths) for lengths in _LENGTHS.values())
-_OF_THE_TUNNEL: Final = frozenset({FrameType.PING, FrameType.PONG, FrameType.DRAIN})
+_OF_THE_TUNNEL: Final = frozenset({FrameType.PING, FrameType.PONG, FrameType.DRAIN, FrameType.ADDRESS})
 
 
 def word_of(frame_type: int, length: int) -> int:
@@ -151,3 +158,19 @@ def read_reset(payload: bytes) -> ResetCode:
         return ResetCode(number)
     except ValueError:
         return ResetCode.INTERNAL_ERROR
+
+
+def address_frame(address: Endpoint) -> bytes:
+    """ADDRESS: where this very server can be dialled, whatever the tunnel was dialled to."""
+    packed = ipaddress.ip_address(address.host.partition("%")[0])
+    layout, family = (_ADDRESS_V4, _FAMILY_V4) if packed.version == 4 else (_ADDRESS_V6, _FAMILY_V6)
+    return frame(0, FrameType.ADDRESS, layout.pack(family, address.port, packed.packed))
+
+
+def read_address(payload: bytes) -> Endpoint:
+    """Read the payload of an ADDRESS, whose length is one that ADDRESS has. Raises TunnelViolation."""
+    layout, family = (_ADDRESS_V4, _FAMILY_V4) if len(payload) == _ADDRESS_V4.size else (_ADDRESS_V6, _FAMILY_V6)
+    found, port, packed = layout.unpack(payload)
+    if found != family:
+        raise TunnelViolation(f"an ADDRESS of family {found} with {len(payload)} bytes")
+    return Endpoint(str(ipaddress.ip_address(packed)), port)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from pqtls import Session
 from pqtls.events import HandshakeCompleted
 from proxy import reasons
+from proxy.config import Endpoint
 from proxy.record import ConnectionRecord
 from proxy.relay import End, Outcome
 from proxy.tunnels.frames import Opening, ResetCode
+from proxy.tunnels.stream import Stream
 from proxy.tunnels.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -89,6 +91,18 @@ class KeptTunnel:
     def on_open(self, _tunnel: Tunnel, _stream_id: int, _opening: Opening) -> ResetCode | None:
         """A server's tunnel is asked; a client's never is."""
         raise NotImplementedError
+
+    def on_bulk(self, stream: Stream, connection_id: bytes) -> None:
+        """A client moves it; a server waits until it is asked."""
+
+    def on_stream_moved(self, connection_id: bytes) -> None:
+        """A stream goes on in a connection of its own."""
+
+    def on_stream_end(self, connection_id: bytes) -> None:
+        """A stream is over."""
+
+    def on_address(self, address: Endpoint) -> None:
+        """A client's business."""
 
     def on_session(self, session: Session) -> None:
         """A client's business."""

@@ -8,30 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import functools
 import logging
-import os
-import socket
-from collections.abc import Callable
 from typing import Final
 
 from mesh import names
-from pqtls import ClientConnection, Session
 from pqtls.errors import PeerError
-from pqtls.events import HandshakeCompleted
 from proxy import sockets
-from proxy.config import Direction, Endpoint
-from proxy.credentials import Bundle
+from proxy.config import Endpoint
 from proxy.handshake import HandshakeFailed
-from proxy.phases import Services, secure
-from proxy.record import ConnectionRecord
-from proxy.relay import End
-from proxy.tunnels.carrying import carry
-from proxy.tunnels.frames import Opening
-from proxy.tunnels.kept import KeptTunnel
-from proxy.tunnels.stream import Stream
-from proxy.tunnels.tunnel import Tunnel
+from proxy.phases import Services
+from proxy.tunnels.client import ClientTunnel, Single
+from proxy.tunnels.dialling import dial
 
 # A destination that is busy gets so many tunnels at most, another one when all it has carry so many streams. One tunnel
 # is one core on the other side and one pod of a Service; each costs a handshake.
@@ -42,104 +30,6 @@ _SINGLE_SECONDS: Final = 300.0
 _MOST_SINGLE: Final = 1024
 
 _log = logging.getLogger("qbitel.proxy")
-
-
-class ClientTunnel(KeptTunnel):
-    """The owner of a client's tunnel to `destination`, made with `bundle`."""
-
-    def __init__(
-        self,
-        services: Services,
-        event: HandshakeCompleted,
-        record: ConnectionRecord,
-        *,
-        bundle: Bundle,
-        address: Endpoint,
-        keep_session: Callable[[Session], None],
-        leave: Callable[[ClientTunnel], None],
-    ) -> None:
-        """`address` is where it leads; `leave` is called once, when it takes no more streams."""
-        super().__init__(services, event, record)
-        self._bundle = bundle
-        self._address = address
-        self._keep_session = keep_session
-        self._leave = leave
-        self._retired = False
-
-    @property
-    def takes_streams(self) -> bool:
-        """Whether a new stream may be opened in it."""
-        return not (self._retired or self.tunnel.draining or self.tunnel.ended) and self.is_current
-
-    @property
-    def is_current(self) -> bool:
-        """Whether it was made with the credentials and the trust of this moment."""
-        return self._bundle is self.services.credentials.current
-
-    def carry(self, application: socket.socket, record: ConnectionRecord) -> None:
-        """Take over an application's connection, with its record and its end."""
-        connection_id = os.urandom(16)
-        record.identified_as(connection_id)
-        make = functools.partial(self._stream, application, record)
-        self.tunnel.open(Opening(self._address, connection_id), make)
-
-    def _stream(self, application: socket.socket, record: ConnectionRecord, stream_id: int) -> Stream:
-        return carry(self, stream_id, application, record, connecting=False)
-
-    def retire(self) -> None:
-        """No more streams in here; it ends with its last."""
-        if not self._retired and not self.tunnel.ended:
-            self._retired = True
-            self._leave(self)
-            if not self.tunnel.streams:
-                self.tunnel.close()
-
-    def sweep(self, now: float, idle_timeout: float) -> None:
-        """As every tunnel; and make room for a younger one."""
-        if now - self.born >= self.services.limits.tunnel_max_age or not self.is_current:
-            self.retire()
-        if not self.tunnel.ended:
-            super().sweep(now, idle_timeout)
-
-    def spare_seconds(self) -> float:
-        """How long it is kept without a stream."""
-        return self.services.limits.tunnel_idle_timeout
-
-    def start_draining(self) -> None:
-        """The process is about to end: so does this, with its last stream."""
-        self.retire()
-
-    def on_session(self, session: Session) -> None:
-        """For the next tunnel to the same destination."""
-        self._keep_session(session)
-
-    def on_draining(self, tunnel: Tunnel) -> None:
-        """The other side is about to end."""
-        self.retire()
-
-    def on_empty(self, tunnel: Tunnel) -> None:
-        """The last stream has gone."""
-        super().on_empty(tunnel)
-        if self._retired:
-            tunnel.close()
-
-    def on_end(self, tunnel: Tunnel, end: End, error: Exception | None) -> None:
-        """It is over."""
-        if not self._retired:
-            self._retired = True
-            self._leave(self)
-        super().on_end(tunnel, end, error)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Single:
-    """A connection to a sidecar that knows no tunnels, its handshake done: for one connection of an application."""
-
-    event: HandshakeCompleted
-    wire: socket.socket
-    connection: ClientConnection
-    first: bytes
-    keep_session: Callable[[Session], None]
 
 
 class _Place:
@@ -207,42 +97,24 @@ class TunnelPool:
 
     async def _connect(self, services: Services, destination: Endpoint, place: _Place) -> ClientTunnel | Single:
         bundle = services.credentials.current
-        key = (destination, bundle.settings.accept_identity, bundle.credential.chain)
-        keep = functools.partial(services.sessions.keep, key)
-        wire = await sockets.connect(services.loop, destination, services.limits.connect_timeout)
-        record = ConnectionRecord(
-            services.sinks, Direction.OUTBOUND, sockets.own_name(wire), bundle.identity, services.profile
+        dialled, record = await dial(
+            services, destination, bundle, lambda bundle: bundle.tunnel_client, sessions_of=destination
         )
-        record.going_to(destination)
-        record.becomes_tunnel()
-        try:
-            sessions = services.sessions.take(key, bundle.settings.now())
-            connection = ClientConnection(dataclasses.replace(bundle.tunnel_client, sessions=sessions))
-            result = await secure(services, record, wire, connection)
-        except BaseException:
-            record.abandon()
-            sockets.reset(wire)
-            raise
-        for session in result.sessions:
-            keep(session)
-        if result.event.alpn != names.ALPN_TUNNEL:
+        if dialled.result.event.alpn != names.ALPN_TUNNEL:
             record.abandon()
             self._remember_single(destination, services.loop.time())
-            return Single(result.event, wire, connection, result.first_plaintext, keep)
+            return Single(dialled)
         kept = ClientTunnel(
             services,
-            result.event,
+            dialled,
             record,
             bundle=bundle,
-            address=sockets.peer_name(wire),
-            keep_session=keep,
+            destination=destination,
             leave=functools.partial(self._left, destination, place),
         )
         self._places[destination] = place
         place.tunnels.append(kept)
-        kept.start(
-            Tunnel(services.reactor, services.buffers, wire, connection, kept, is_client=True), result.first_plaintext
-        )
+        kept.begin()
         if kept.tunnel.ended:  # refused by what came with the handshake's end
             raise kept.failure or HandshakeFailed("the other sidecar closed the tunnel at once", "handshake_reset")
         return kept
@@ -258,7 +130,7 @@ class TunnelPool:
         try:
             made = await self._dial(services, destination, place)
             if isinstance(made, Single):  # another sidecar has taken the place of the one that knew tunnels
-                sockets.reset(made.wire)
+                sockets.reset(made.dialled.wire)
         except (PeerError, HandshakeFailed, sockets.ConnectFailed, OSError) as error:
             _log.info("another tunnel to %s could not be had: %s", destination, error)
 

@@ -9,7 +9,7 @@ from proxy.phases import Services
 from proxy.reasons import Verdict
 from proxy.record import ConnectionRecord
 from proxy.relay import End
-from proxy.tunnels.carrying import carry
+from proxy.tunnels.carrying import Carried
 from proxy.tunnels.frames import Opening, ResetCode
 from proxy.tunnels.kept import KeptTunnel
 from proxy.tunnels.tunnel import Tunnel
@@ -51,8 +51,7 @@ class ServedTunnel(KeptTunnel):
         record = ConnectionRecord(
             services.sinks, Direction.INBOUND, self._peer, services.credentials.current.identity, services.profile
         )
-        record.identified_as(opening.connection_id)
-        record.secured(self.event)
+        carried = Carried(self, record, opening.connection_id)
         record.going_to(self._application)
         if len(services.registry) >= services.limits.max_connections:
             return _refuse(record, reasons.TOO_MANY, ResetCode.CONNECTION_LIMIT)
@@ -61,8 +60,18 @@ class ServedTunnel(KeptTunnel):
         except OSError as error:
             failed = sockets.connect_failed(self._application, error, self._source)
             return _refuse(record, reasons.of_error(failed), ResetCode.CONNECT_FAILED)
-        tunnel.adopt(carry(self, stream_id, sock, record, connecting=True))
+        stream = carried.stream(stream_id, sock, connecting=True)
+        services.movable.add(opening.connection_id, stream, self.event)
+        tunnel.adopt(stream)
         return None
+
+    def on_stream_moved(self, connection_id: bytes) -> None:
+        """Nobody can ask for it again."""
+        self.services.movable.remove(connection_id)
+
+    def on_stream_end(self, connection_id: bytes) -> None:
+        """Nobody can ask for it any more."""
+        self.services.movable.remove(connection_id)
 
 
 def _refuse(record: ConnectionRecord, verdict: Verdict, code: ResetCode) -> ResetCode:

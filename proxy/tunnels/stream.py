@@ -11,10 +11,13 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
+from pqtls import Session
 from proxy import sockets
-from proxy.relay import End, Outcome
+from proxy.engine import Engine, Scratch
+from proxy.relay import End, Outcome, Relay
 from proxy.tunnels.frames import (
     CREDIT,
     HEADER,
@@ -40,15 +43,35 @@ _CREDIT_STEP: Final = CREDIT // 2
 # Four of these with their headers fill the outgoing buffer, and are a stream's whole credit: so much is read in a turn.
 _READ_LIMIT: Final = MAX_DATA + 1 - HEADER_SIZE
 _READS_PER_TURN: Final = 4
+# Each piece counts with what it has beyond a message's size. 1 MiB of that is bulk: it goes 15 to 20 % faster in a
+# connection of its own, which has paid for its handshake then.
+_BULK: Final = 1024 * 1024
+_MESSAGE: Final = 8 * 1024
+
+
+class Owner(Protocol):
+    """Whose connection a stream carries."""
+
+    def on_connected(self) -> None:
+        """The application on the other side is there."""
+
+    def on_bulk(self, stream: Stream) -> None:
+        """It carries so much that a connection of its own would be better; said once."""
+
+    def on_moved(self, relay: Relay) -> None:
+        """`relay`, not yet started, goes on from here: the stream is no more."""
+
+    def on_end(self, outcome: Outcome) -> None:
+        """It is over. Called once, unless it has moved: then the relay's end says so."""
 
 
 class Stream:
-    """Owns `sock` from `start()` on, and closes it. `on_end` is called exactly once, from the loop."""
+    """Owns `sock` from `start()` on, and closes it or gives it to a relay. `owner` is told, from the loop."""
 
     __slots__ = (
         "_connecting", "_credit", "_events", "_expects_opened", "_fin_wanted", "_finished_reading",
-        "_finished_writing", "_on_connected", "_on_end", "_owed", "_pending", "_reactor", "_registered", "_room",
-        "_sock", "_tunnel", "ended", "fd", "id", "moved",
+        "_finished_writing", "_leaving", "_next", "_owed", "_owner", "_pending", "_reactor", "_registered", "_room",
+        "_sock", "_streak", "_tunnel", "ended", "fd", "id", "moved",
     )  # fmt: skip
 
     def __init__(
@@ -57,19 +80,17 @@ class Stream:
         tunnel: Tunnel,
         stream_id: int,
         sock: socket.socket,
-        on_end: Callable[[Outcome], None],
-        on_connected: Callable[[], None],
+        owner: Owner,
         *,
         connecting: bool,
     ) -> None:
-        """`connecting`: `sock` is a server's, on its way. `on_connected` is called when the application is there."""
+        """`connecting`: `sock` is a server's, on its way to the application."""
         self._reactor = reactor
         self._tunnel = tunnel
         self.id = stream_id
         self._sock = sock
         self.fd = sock.fileno()
-        self._on_end = on_end
-        self._on_connected = on_connected
+        self._owner = owner
         self._connecting = connecting
         self._expects_opened = not connecting
         self._registered = False
@@ -81,6 +102,9 @@ class Stream:
         self._finished_reading = False
         self._fin_wanted = False
         self._finished_writing = False
+        self._streak = 0  # what makes it bulk, see _BULK; -1: that was said
+        self._next: NextConnection | None = None  # where it moves to
+        self._leaving = False  # MOVED was sent: nothing more goes through the tunnel
         self.ended = False
         # Plaintext bytes so far: [from the application, from the wire], as a relay counts them.
         self.moved = [0, 0]
@@ -117,7 +141,7 @@ class Stream:
 
     def resume(self) -> None:
         """The tunnel has room again."""
-        if not self.ended and not self._finished_reading and self._credit > 0 and not self._connecting:
+        if not (self.ended or self._finished_reading or self._connecting or self._leaving) and self._credit > 0:
             self._watch(self._events | _IN)
 
     def _read(self) -> None:
@@ -150,7 +174,8 @@ class Stream:
             tunnel.used = body + length
             self._credit -= length
             self.moved[0] += length
-            if length < limit:
+            self._watch_for_bulk(length)
+            if length < limit or self._leaving:
                 return
 
     def _application_finished(self) -> None:
@@ -182,7 +207,7 @@ class Stream:
             return
         self._connecting = False
         self._tunnel.put(frame(self.id, FrameType.OPENED))
-        self._on_connected()
+        self._owner.on_connected()
         self._watch(_IN)
         if self._pending or self._fin_wanted:
             self._send_pending()
@@ -196,6 +221,7 @@ class Stream:
         if self._room < 0 or self._fin_wanted:
             raise TunnelViolation(f"stream {self.id}: DATA {'after FIN' if self._fin_wanted else 'beyond the credit'}")
         self.moved[1] += length
+        self._watch_for_bulk(length)
         if self._pending or self._connecting:
             self._pending += data
             return
@@ -216,7 +242,7 @@ class Stream:
         if not self._expects_opened:
             raise TunnelViolation(f"stream {self.id}: OPENED that nobody waits for")
         self._expects_opened = False
-        self._on_connected()
+        self._owner.on_connected()
 
     def finish(self) -> None:
         """FIN: the application gets it behind all that came. Raises TunnelViolation for a second one."""
@@ -289,6 +315,63 @@ class Stream:
             self._room += self._owed
             self._owed = 0
 
+    # -- to a connection of its own ----------------------------------------------------------------------------
+
+    def _watch_for_bulk(self, length: int) -> None:
+        if self._streak < 0:
+            return
+        streak = self._streak + length - _MESSAGE
+        if streak >= _BULK:
+            self._streak = -1
+            self._owner.on_bulk(self)
+        else:
+            self._streak = streak if streak > 0 else 0  # max() costs three times as much here
+
+    @property
+    def can_move(self) -> bool:
+        """Whether there is something left to move, and nobody has begun to."""
+        both_finished = self._finished_reading and self._fin_wanted
+        return not (self.ended or self._connecting or both_finished or self._next is not None)
+
+    def leave_for(self, connection: NextConnection) -> None:
+        """A client's: what follows comes and goes through `connection`, which the server knows."""
+        self._next = connection
+        self._say_moved()
+
+    def expect_move_to(self, connection: NextConnection) -> None:
+        """A server's: the client will say MOVED, and then everything follows in `connection`."""
+        self._next = connection
+
+    def peer_moved(self) -> None:
+        """MOVED: nothing more comes through the tunnel. Raises TunnelViolation where nobody agreed on that."""
+        if self._next is None:
+            raise TunnelViolation(f"stream {self.id}: MOVED to a connection that nobody made")
+        if not self._leaving:
+            self._say_moved()
+        self._hand_over(self._next)
+
+    def _say_moved(self) -> None:
+        self._leaving = True
+        self._watch(self._events & ~_IN)
+        self._tunnel.put(frame(self.id, FrameType.MOVED))
+
+    def _hand_over(self, connection: NextConnection) -> None:
+        """Everything of the tunnel has come: a relay goes on, with what the application has not taken yet."""
+        self.ended = True
+        self._next = None
+        self._unwatch()
+        self._tunnel.forget(self.id)
+        relay = Relay(
+            self._reactor, connection.scratch, self._sock, connection.wire, connection.engine, self._owner.on_end,
+            connection.on_session,
+        )  # fmt: skip
+        relay.moved = self.moved
+        self._owner.on_moved(relay)
+        relay.take_over(
+            bytes(self._pending), application_finished=self._finished_reading, application_told=self._finished_writing
+        )
+        self._pending.clear()
+
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _tell(self, code: ResetCode) -> None:
@@ -317,7 +400,20 @@ class Stream:
             sockets.reset(self._sock)
         self._pending.clear()
         self._tunnel.forget(self.id)
-        self._on_end(Outcome(end, self.moved[0], self.moved[1], error))
+        if self._next is not None:
+            sockets.reset(self._next.wire)
+            self._next = None
+        self._owner.on_end(Outcome(end, self.moved[0], self.moved[1], error))
+
+
+@dataclass(frozen=True, slots=True)
+class NextConnection:
+    """A TLS connection, its handshake done, that a stream moves to."""
+
+    wire: socket.socket
+    engine: Engine
+    scratch: Scratch
+    on_session: Callable[[Session], None]
 
 
 class StreamReset(Exception):

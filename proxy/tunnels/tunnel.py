@@ -16,6 +16,7 @@ from pqtls import Session
 from pqtls.errors import PeerError
 from pqtls.events import SessionReceived
 from proxy import sockets
+from proxy.config import Endpoint
 from proxy.engine import READ_SIZE, Engine
 from proxy.reactor import Reactor
 from proxy.relay import End
@@ -30,9 +31,11 @@ from proxy.tunnels.frames import (
     Opening,
     ResetCode,
     TunnelViolation,
+    address_frame,
     control_type,
     frame,
     open_frame,
+    read_address,
     read_credit,
     read_open,
     read_reset,
@@ -56,6 +59,9 @@ class Owner(Protocol):
 
     def on_session(self, session: Session) -> None:
         """The server sent a ticket."""
+
+    def on_address(self, address: Endpoint) -> None:
+        """The server says where it itself can be dialled. Only a client's tunnel hears that."""
 
     def on_draining(self, tunnel: Tunnel) -> None:
         """The other side wants no more streams in here."""
@@ -194,6 +200,10 @@ class Tunnel:
             self._dirty = True
             self._reactor.at_end_of_turn(self)
         return out
+
+    def say_address(self, address: Endpoint) -> None:
+        """A server's: tell the client where this sidecar itself can be dialled."""
+        self.put(address_frame(address))
 
     def wait(self, stream: Stream) -> None:
         """`stream.resume()` is called when the wire takes something again."""
@@ -387,6 +397,11 @@ class Tunnel:
                 return
             case FrameType.PONG:
                 return
+            case FrameType.ADDRESS:
+                if not self._is_client:
+                    raise TunnelViolation("an ADDRESS of a client, which nobody dials")
+                self._owner.on_address(read_address(payload))
+                return
             case FrameType.DRAIN:
                 self.draining = True
                 self._owner.on_draining(self)
@@ -404,6 +419,8 @@ class Tunnel:
                 stream.reset_by_peer(read_reset(payload))
             case FrameType.OPENED:
                 stream.opened()
+            case FrameType.MOVED:
+                stream.peer_moved()
 
     def _on_open(self, stream_id: int, opening: Opening) -> None:
         if self._is_client or stream_id != self._last_id + 1:

@@ -53,11 +53,13 @@ class Pki:
         workload = issue_workload(WorkloadRequest(spiffe_id=spiffe_id, validity=validity), issuer, now)
         write_workload(self.base / name, workload, [trusted.certificate])
 
-    def revocations(self, *names: str) -> bytes:
+    def revocations(self, *names: str, number: int | None = None) -> bytes:
         """The root's PEM revocation list with the certificates of these workloads."""
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateRevocationListBuilder().issuer_name(self.root.certificate.subject)
         builder = builder.last_update(now).next_update(now + datetime.timedelta(days=1))
+        if number is not None:
+            builder = builder.add_extension(x509.CRLNumber(number), critical=False)
         for name in names:
             certificate = x509.load_pem_x509_certificate((self.base / name / "tls.crt").read_bytes())
             entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(now)

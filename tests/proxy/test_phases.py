@@ -46,6 +46,7 @@ def served(run, tcp_pair):
                 own_ports=frozenset(),
                 unfinished=Unfinished(1),
                 buffers=None,
+                movable=None,
                 tunnels=None,
             )
             client, accepted = tcp_pair()

@@ -11,13 +11,35 @@ from proxy import sockets
 from proxy.config import Endpoint
 from proxy.engine import Scratch
 from proxy.reactor import Reactor
-from proxy.relay import Outcome
+from proxy.relay import End, Outcome, Relay
 from proxy.tunnels.buffers import TunnelBuffers
 from proxy.tunnels.frames import Opening, ResetCode
 from proxy.tunnels.stream import Stream
 from proxy.tunnels.tunnel import Tunnel
 
 MB = 1 << 20
+
+
+class StreamOwner:
+    """Tells its side."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+
+    def on_end(self, outcome: Outcome) -> None:
+        self.side.outcomes.append(outcome)
+        self.side.changed.set()
+
+    def on_connected(self) -> None:
+        self.side.connected += 1
+        self.side.changed.set()
+
+    def on_bulk(self, stream: Stream) -> None:
+        self.side.bulk.append(stream)
+        self.side.changed.set()
+
+    def on_moved(self, relay: Relay) -> None:
+        self.side.moved.append(relay)
 
 
 class Side:
@@ -28,6 +50,9 @@ class Side:
         self.refuse = refuse
         self.openings: list[Opening] = []
         self.outcomes: list[Outcome] = []
+        self.bulk: list[Stream] = []
+        self.moved: list[Relay] = []
+        self.addresses: list[Endpoint] = []
         self.connected = 0
         self.drains = 0
         self.empty = 0
@@ -37,17 +62,7 @@ class Side:
         self.tunnel: Tunnel
 
     def stream(self, number: int, sock: socket.socket, *, connecting: bool = False) -> Stream:
-        return Stream(
-            self.reactor, self.tunnel, number, sock, self._on_outcome, self._on_connected, connecting=connecting
-        )
-
-    def _on_outcome(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-        self.changed.set()
-
-    def _on_connected(self) -> None:
-        self.connected += 1
-        self.changed.set()
+        return Stream(self.reactor, self.tunnel, number, sock, StreamOwner(self), connecting=connecting)
 
     def on_open(self, tunnel, stream_id, opening):
         self.openings.append(opening)
@@ -55,6 +70,10 @@ class Side:
             return self.refuse
         tunnel.adopt(self.stream(stream_id, sockets.start_connecting(self.target, None), connecting=True))
         return None
+
+    def on_address(self, address):
+        self.addresses.append(address)
+        self.changed.set()
 
     def on_session(self, session):
         pass
@@ -121,8 +140,6 @@ class Joined:
         return bytes(data)
 
     def close(self) -> None:
-        from proxy.relay import End
-
         for side in (self.client, self.server):
             side.tunnel.abort(End.DRAINED)
         assert len(self.reactor) == 0, "something that has ended left a descriptor behind"

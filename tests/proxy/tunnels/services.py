@@ -16,6 +16,7 @@ from proxy.record import Sinks
 from proxy.registry import Registry
 from proxy.sessions import SessionStore
 from proxy.tunnels.buffers import TunnelBuffers
+from proxy.tunnels.moving import Movable
 from proxy.tunnels.pool import TunnelPool
 from proxy.unfinished import Unfinished
 
@@ -54,6 +55,7 @@ def services_of(bundle, reactor: Reactor | None = None, limits: Limits | None = 
         own_ports=frozenset(),
         unfinished=Unfinished(limits.max_handshakes),
         buffers=TunnelBuffers(scratch),
+        movable=Movable(),
         tunnels=TunnelPool(),
     )
 

@@ -11,7 +11,7 @@ import pytest
 from proxy.config import Direction, Endpoint
 from proxy.record import ConnectionRecord
 from proxy.relay import End
-from proxy.tunnels.carrying import carry
+from proxy.tunnels.carrying import Carried
 from proxy.tunnels.frames import Opening, ResetCode, reset_frame
 from proxy.tunnels.kept import KeptTunnel
 from proxy.tunnels.tunnel import Tunnel
@@ -34,7 +34,8 @@ def carried(run, tcp_pair, pki):
             kept.start(Tunnel(services.reactor, services.buffers, wire, engine, kept, is_client=True))
             record = ConnectionRecord(services.sinks, Direction.OUTBOUND, Endpoint("10.0.0.1", 5), "-", "qbitel")
             opening = Opening(Endpoint("10.0.0.2", 80), bytes(16))
-            kept.tunnel.open(opening, lambda number: carry(kept, number, near, record, connecting=False))
+            carried = Carried(kept, record, opening.connection_id)
+            kept.tunnel.open(opening, lambda number: carried.stream(number, near, connecting=False))
             with contextlib.closing(services.reactor):
                 await scenario(services, app, peer, foreign)
                 if not kept.tunnel.ended:

@@ -18,10 +18,12 @@ from proxy.tunnels.frames import (
     Opening,
     ResetCode,
     TunnelViolation,
+    address_frame,
     control_type,
     credit_frame,
     frame,
     open_frame,
+    read_address,
     read_credit,
     read_open,
     read_reset,
@@ -29,6 +31,7 @@ from proxy.tunnels.frames import (
     word_of,
 )
 
+OF_THE_TUNNEL = (FrameType.PING, FrameType.PONG, FrameType.DRAIN, FrameType.ADDRESS)
 ID = bytes(range(16))
 V4 = Opening(Endpoint("10.1.2.3", 8080), ID)
 V6 = Opening(Endpoint("fd00::7", 443), ID)
@@ -49,6 +52,9 @@ V6 = Opening(Endpoint("fd00::7", 443), ID)
         (frame(0, FrameType.PING, b"12345678"), "00000000 06000008 3132333435363738"),
         (frame(0, FrameType.PONG, b"12345678"), "00000000 07000008 3132333435363738"),
         (frame(0, FrameType.DRAIN), "00000000 08000000"),
+        (frame(6, FrameType.MOVED), "00000006 09000000"),
+        (address_frame(V4.destination), "00000000 0a000007 04 1f90 0a010203"),
+        (address_frame(V6.destination), "00000000 0a000013 06 01bb fd000000000000000000000000000007"),
     ],
 )
 def test_each_frame_is_these_bytes(made, bytes_on_the_wire):
@@ -80,13 +86,13 @@ def test_any_header_has_a_type_or_is_a_violation(stream, word):
         found = control_type(stream, word)
     except TunnelViolation:
         return
-    assert (stream == 0) == (found in (FrameType.PING, FrameType.PONG, FrameType.DRAIN))
+    assert (stream == 0) == (found in OF_THE_TUNNEL)
     assert word & LENGTH_MASK <= MAX_CONTROL
 
 
 @pytest.mark.parametrize("frame_type", [code for code in FrameType if code is not FrameType.DATA])
 def test_every_other_length_of_a_type_is_a_violation(frame_type):
-    stream = 0 if frame_type in (FrameType.PING, FrameType.PONG, FrameType.DRAIN) else 1
+    stream = 0 if frame_type in OF_THE_TUNNEL else 1
     accepted = []
     for length in range(MAX_CONTROL + 5):
         try:
@@ -94,7 +100,7 @@ def test_every_other_length_of_a_type_is_a_violation(frame_type):
         except TunnelViolation:
             continue
         accepted.append(length)
-    expected = {FrameType.OPEN: [23, 35], FrameType.CREDIT: [4], FrameType.RESET: [2]}
+    expected = {FrameType.OPEN: [23, 35], FrameType.CREDIT: [4], FrameType.RESET: [2], FrameType.ADDRESS: [7, 19]}
     pings = {FrameType.PING: [8], FrameType.PONG: [8]}
     assert accepted == {**expected, **pings}.get(frame_type, [0])
 
@@ -106,6 +112,21 @@ def test_a_family_that_does_not_fit_the_length_is_a_violation(opening):
         payload[0] = family
         with pytest.raises(TunnelViolation):
             read_open(bytes(payload))
+
+
+@given(address=st.ip_addresses(), port=st.integers(0, 65535))
+def test_an_address_is_read_as_it_was_written(address, port):
+    endpoint = Endpoint(str(address), port)
+    assert read_address(address_frame(endpoint)[HEADER_SIZE:]) == endpoint
+
+
+@pytest.mark.parametrize("endpoint", [V4.destination, V6.destination])
+def test_an_address_of_another_family_than_its_length_is_a_violation(endpoint):
+    payload = bytearray(address_frame(endpoint)[HEADER_SIZE:])
+    for family in set(range(256)) - {payload[0]}:
+        payload[0] = family
+        with pytest.raises(TunnelViolation):
+            read_address(bytes(payload))
 
 
 def test_reasons_and_credit_are_read_as_written():

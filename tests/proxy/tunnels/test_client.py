@@ -1,0 +1,126 @@
+"""The client's end of a tunnel: which streams it takes, where it would move bulk, and when it makes room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from proxy.config import Direction, Endpoint
+from proxy.handshake import HandshakeResult
+from proxy.record import ConnectionRecord
+from proxy.tunnels.client import ClientTunnel
+from proxy.tunnels.frames import FrameType, address_frame, frame
+from proxy.tunnels.moving import Dialled
+from tests.proxy.tunnels.services import handshaken, services_of
+
+
+class Rig:
+    """A client's tunnel, and its server by hand."""
+
+    def __init__(self, tcp_pair, pki) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.services = services_of(pki.bundle("web"))
+        wire, self.peer = tcp_pair()
+        client, self.engine, event, _ = handshaken(pki)
+        self.sessions: list[object] = []
+        self.left: list[object] = []
+        record = ConnectionRecord(self.services.sinks, Direction.OUTBOUND, Endpoint("127.0.0.1", 1), "-", "qbitel")
+        record.becomes_tunnel()
+        self.kept = ClientTunnel(
+            self.services,
+            Dialled(wire, client, HandshakeResult(event, 0.01, b""), self.sessions.append),
+            record,
+            bundle=self.services.credentials.current,
+            destination=Endpoint("10.96.0.1", 80),
+            leave=self.left.append,
+        )
+        self.kept.begin()
+
+    async def say(self, *frames: bytes) -> None:
+        self.engine.send_data(b"".join(frames))
+        await self.loop.sock_sendall(self.peer, self.engine.data_to_send())
+
+    async def until(self, condition) -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    def close(self) -> None:
+        if not self.kept.tunnel.ended:
+            self.kept.end()
+        self.services.reactor.close()
+
+
+@pytest.fixture
+def client(run, tcp_pair, pki):
+    def go(scenario):
+        async def main():
+            with contextlib.closing(Rig(tcp_pair, pki)) as rig:
+                await scenario(rig)
+
+        run(main())
+
+    return go
+
+
+def test_new_credentials_make_it_take_no_more_streams_and_end_when_it_is_empty(client):
+    async def scenario(rig):
+        assert rig.kept.takes_streams
+        rig.services.credentials.current = object()
+        assert not rig.kept.takes_streams
+        rig.kept.sweep(rig.kept.born + 1, 3600)
+        assert rig.left == [rig.kept]
+        assert rig.kept.tunnel.ended
+
+    client(scenario)
+
+
+def test_age_makes_it_leave_its_place_once(client):
+    async def scenario(rig):
+        rig.kept.taken()  # so that it is not closed for want of streams
+        rig.kept.sweep(rig.kept.born + 599, 3600)
+        assert rig.left == []
+        rig.kept.sweep(rig.kept.born + 600, 3600)
+        assert rig.left == [rig.kept]
+
+    client(scenario)
+
+
+def test_a_server_that_drains_is_asked_for_nothing_more(client):
+    async def scenario(rig):
+        await rig.say(frame(0, FrameType.DRAIN))
+        await rig.until(lambda: rig.kept.tunnel.ended)
+        assert rig.left == [rig.kept]
+
+    client(scenario)
+
+
+@pytest.mark.parametrize(
+    ("told", "believed"),
+    [
+        ("10.1.2.3", True),
+        ("fd00::5", True),
+        ("127.0.0.1", True),  # the tunnel itself leads there
+        ("127.0.0.2", False),
+        ("::1", False),
+        ("0.0.0.0", False),  # noqa: S104
+        ("224.0.0.1", False),
+    ],
+)
+def test_a_servers_address_is_believed_unless_it_is_inside_this_machine(client, told, believed):
+    async def scenario(rig):
+        await rig.say(address_frame(Endpoint(told, 8080)), frame(0, FrameType.PING, bytes(8)))
+        await rig.loop.sock_recv(rig.peer, 65536)  # the PONG: everything before it was read
+        assert (rig.kept._server is not None) == believed
+
+    client(scenario)
+
+
+def test_the_end_of_the_process_ends_it_with_its_last_stream(client):
+    async def scenario(rig):
+        rig.kept.start_draining()
+        assert rig.kept.tunnel.ended
+        assert len(rig.services.registry) == 0
+
+    client(scenario)
