@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 
-.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr system-packages clean test-cluster \
+.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr bench-policy bench-limits measure-init system-packages clean test-cluster \
         evidence vectors interop fuzz coverage mutants
 
 run: setup system-packages
@@ -45,10 +45,11 @@ unit: setup system-packages
 
 # What only a real API server can judge. It makes namespaces `qbitel-test-…` in the cluster that KUBECONFIG names and
 # deletes them again; it needs an administrator's rights and a cluster that runs no mesh. With QBITEL_CLUSTER_STOP and
-# QBITEL_CLUSTER_START, commands that stop and start the API server, it is also stopped for two minutes.
+# QBITEL_CLUSTER_START, commands that stop and start the API server, it is also stopped for two minutes
+# (docs/operations.md has examples). About five minutes without that.
 test-cluster: setup
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster"; exit 2; }
-	@$(BIN)/python -m pytest tests/certmgr/kubernetes $(TESTS)
+	@$(BIN)/python -m pytest tests/certmgr/kubernetes tests/cli/ca/test_in_cluster.py $(TESTS)
 
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)
@@ -58,6 +59,16 @@ bench-tls: setup
 
 bench-certmgr: setup
 	@$(BIN)/python -m bench certmgr
+
+# Memory and CPU time of the init step in a control group of its own (docs/interception.md); as root on Linux.
+measure-init: setup system-packages
+	@$(BIN)/python -m tests.init.measuring
+
+bench-policy: setup
+	@$(BIN)/python -m bench policy
+
+bench-limits: setup
+	@$(BIN)/python -m bench limits
 
 # The evidence behind the TLS engine. Slower than `make test`, and with packages of its own.
 evidence: $(VENV)/.evidence

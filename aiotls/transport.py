@@ -19,19 +19,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from asyncio import constants, transports, trsock
+from asyncio import constants, transports
 from collections.abc import Callable, Iterable
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from aiotls.buffers import PIECE, Outbox, scratch
+from aiotls.delivery import deliver
 from aiotls.errors import ShutdownTimeout, of_peer_error
+from aiotls.extra_info import extra_info
 from aiotls.handshake import LINGER, Established
-from pqtls import HandshakeCompleted, PeerError, Session, SessionReceived, TruncatedStream
-from pqtls.suites import CIPHER_SUITES
+from aiotls.watch import Watch
+from pqtls import PeerError, Session, SessionReceived, TruncatedStream
 
 # struct linger: on, for zero seconds. Closing sends RST and throws away what waits in the kernel (socket(7)).
 _RESET: Final = struct.pack("ii", 1, 0)
-_CIPHER_BITS: Final = {suite.name: suite.key_length * 8 for suite in CIPHER_SUITES.values()}
 
 Bytes = bytes | bytearray | memoryview
 
@@ -45,12 +46,7 @@ def ignore_session(_session: Session) -> None:
 class TlsTransport(transports._FlowControlMixin):
     """An asyncio.Transport; made by create_connection and create_server.
 
-    Extra information beside "peername", "sockname" and "socket": "peer_identity" (str, the peer's verified SPIFFE ID;
-    "" for a client that showed no certificate to a server with ClientAuthentication.OPTIONAL), "peer_certificate"
-    (bytes, the DER of the peer's verified leaf; b"" where none was shown, or a ticket stood for it), "handshake"
-    (pqtls.HandshakeCompleted) and "cipher" ((name, "TLSv1.3", bits), as ssl.SSLSocket.cipher() has it). All of it is as
-    it was at the handshake: a certificate may have expired or been revoked since.
-    There is no "sslcontext" and no "ssl_object": what asks for those means OpenSSL.
+    What its get_extra_info() knows stands in extra_info.py: "peer_identity" and "handshake" among it.
     """
 
     # loop.sendfile() reads the file and write()s it: the kernel cannot encrypt for us.
@@ -68,7 +64,7 @@ class TlsTransport(transports._FlowControlMixin):
         on_lost: Callable[[TlsTransport], None] | None = None,
     ) -> None:
         """Call protocol.connection_made; reading begins in the loop's next turn."""
-        super().__init__(_extra_info(sock, established.completed), loop)
+        super().__init__(extra_info(sock, established.completed), loop)
         self._loop = loop
         self._sock = sock
         self._connection = established.connection
@@ -80,8 +76,7 @@ class TlsTransport(transports._FlowControlMixin):
         self._partial = established.connection.take_buffered()  # ciphertext of a record that is not yet whole
         self._undelivered = established.plaintext
         self._paused = False
-        self._reader: Callable[[], None] | None = None
-        self._has_writer = False
+        self._watched = Watch(loop, sock)
         self._eof_received = False  # whether the protocol was told
         self._eof_written = False  # close_notify is sealed; nothing comes behind it
         self._fin_sent = False
@@ -228,7 +223,7 @@ class TlsTransport(transports._FlowControlMixin):
         """Tell the protocol what it has not heard yet, as far as it wants to hear it, then wait for more."""
         if self._undelivered and not self._paused and not self._closing:
             plaintext, self._undelivered = self._undelivered, b""
-            self._tell(lambda: _deliver(self._protocol, plaintext))
+            self._tell(lambda: deliver(self._protocol, plaintext))
         heard_all = not (self._undelivered or self._paused or self._closing)
         if heard_all and self._connection.peer_closed and not self._eof_received:
             self._eof_received = True
@@ -403,20 +398,8 @@ class TlsTransport(transports._FlowControlMixin):
 
     def _watch(self) -> None:
         """Have the loop watch for exactly what is of use now."""
-        reader = self._wanted_reader()
-        if reader != self._reader:
-            self._reader = reader
-            if reader is None:
-                self._loop.remove_reader(self._sock)
-            else:
-                self._loop.add_reader(self._sock, reader)
-        has_writer = bool(self._outbox.size) and not self._lost
-        if has_writer != self._has_writer:
-            self._has_writer = has_writer
-            if has_writer:
-                self._loop.add_writer(self._sock, self._on_writable)
-            else:
-                self._loop.remove_writer(self._sock)
+        writer = self._on_writable if self._outbox.size and not self._lost else None
+        self._watched.wait_for(self._wanted_reader(), writer)
 
     def _wanted_reader(self) -> Callable[[], None] | None:
         if self._lost or self._broken is not None:
@@ -428,39 +411,3 @@ class TlsTransport(transports._FlowControlMixin):
         if not self._closing and (self._paused or self._undelivered):
             return None
         return self._on_readable
-
-
-def _deliver(protocol: asyncio.BaseProtocol, plaintext: bytes) -> None:
-    """Hand `plaintext` over as the protocol's kind takes it."""
-    if not isinstance(protocol, asyncio.BufferedProtocol):
-        cast("asyncio.Protocol", protocol).data_received(plaintext)
-        return
-    rest = memoryview(plaintext)
-    while rest:
-        with memoryview(protocol.get_buffer(len(rest))) as given, given.cast("B") as buffer:
-            size = min(len(buffer), len(rest))
-            if not size:
-                raise RuntimeError("get_buffer() returned an empty buffer")
-            buffer[:size] = rest[:size]
-        protocol.buffer_updated(size)
-        rest = rest[size:]
-
-
-def _extra_info(sock: socket.socket, completed: HandshakeCompleted) -> dict[str, Any]:
-    suite = completed.cipher_suite
-    return {
-        "socket": trsock.TransportSocket(sock),
-        "sockname": sock.getsockname(),
-        "peername": _peer_name(sock),
-        "peer_identity": completed.peer_identity,
-        "peer_certificate": completed.peer_certificate,
-        "handshake": completed,
-        "cipher": (suite, "TLSv1.3", _CIPHER_BITS[suite]),
-    }
-
-
-def _peer_name(sock: socket.socket) -> Any:
-    try:
-        return sock.getpeername()
-    except OSError:  # reset since the handshake; the first read will say so
-        return None

@@ -7,6 +7,8 @@ import sys
 
 BENCHMARKS = {
     "certmgr": "the authority under load: certificates a second and core, how long each takes, memory",
+    "limits": "token buckets, circuit breakers, balancers and tokens: what each decision costs",
+    "policy": "decisions by 10, 100 and 1000 policies, compiled and one by one",
     "tls": "the TLS engine beside OpenSSL 4: handshakes full and resumed, bytes on the wire, bulk, requests",
 }
 

@@ -21,6 +21,7 @@ from certmgr.founding import new_state
 from certmgr.parts import Parts
 from certmgr.proofs import Method, ProvenIdentity
 from certmgr.server import Listening
+from certmgr.state_document import encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
 from mesh import names
 from mesh.spiffe import SpiffeId
@@ -47,7 +48,7 @@ async def main(folder: Path) -> int:
     """Make an authority in `folder`, and serve until SIGTERM."""
     store = FolderStore(folder)
     state = new_state("CN=Bench,O=Example", _TRUST_DOMAIN, utc_now())
-    await store.save(AUTHORITY_DOCUMENT, state.encode(), None)
+    await store.save(AUTHORITY_DOCUMENT, encode_state(state), None)
     (folder / names.ROOTS_FILE).write_bytes(state.current.root.public_bytes(Encoding.PEM))
     parts = Parts(store=store, journal=file_journal(folder / "audit.log"), replica="bench", tokens=AnyToken())
     api, metrics, health = (socket.create_server(("127.0.0.1", 0), backlog=1024) for _ in range(3))

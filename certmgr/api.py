@@ -21,7 +21,7 @@ from certmgr.parts import Authority, Bundle
 from certmgr.proofs import Method, ProvenIdentity, Reason, Refused, TokenVerifier
 from certmgr.proving import Presented
 from certmgr.refusals import Refusals
-from certmgr.requests import check_csr
+from certmgr.requests import CheckedRequest, check_csr
 from certmgr.store import StoreUnavailable
 from mesh import names
 from mesh.errors import UserError
@@ -67,12 +67,19 @@ class Service(Authority, Protocol):
     """The authority behind the API: service.AuthorityService."""
 
     async def issue(
-        self, proven: ProvenIdentity, csr: bytes, *, instance: str, anchors: str, kem_public_key: bytes | None
+        self,
+        proven: ProvenIdentity,
+        csr: bytes,
+        *,
+        instance: str,
+        anchors: str,
+        kem_public_key: bytes | None,
+        shown: str = "",
     ) -> Certified:
         """Certify. Raises Refused, StoreUnavailable, UserError."""
         ...
 
-    async def redeem(self, token: str, check: Callable[[ProvenIdentity], object]) -> ProvenIdentity:
+    async def redeem(self, token: str, check: Callable[[ProvenIdentity], CheckedRequest]) -> ProvenIdentity:
         """Spend a bootstrap token, unless `check` raises. Raises Refused, StoreUnavailable."""
         ...
 
@@ -179,6 +186,7 @@ class Api:
             instance=_instance(proven.instance, asked.instance),
             anchors=asked.anchors,
             kem_public_key=asked.kem_public_key,
+            shown=presented.serial if presented.method is Method.CERTIFICATE else "",
         )
         self._metrics.issued(proven.method, time.monotonic() - began)
         leaf, kem = issued.certificate, issued.kem_certificate_pem

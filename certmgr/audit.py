@@ -19,6 +19,8 @@ from mesh.errors import UserError
 Entry = Mapping[str, Any]
 
 _READ_SIZE: Final = 64 * 1024
+# Of what is read back: an entry of ours has some 300 bytes, and at most a few thousand.
+_LONGEST_LINE: Final = 64 * 1024
 
 
 class Journal(Protocol):
@@ -79,8 +81,9 @@ class LineJournal:
 def file_journal(path: Path) -> LineJournal:
     """A journal in the file `path` (made with mode 0600), which outlives a power cut; UserError where it cannot be.
 
-    A last line that a crash cut short is removed: nobody was told that it was kept. The file may be moved away at any
-    time (log rotation): the next entry goes into a new one.
+    A last line that a crash cut short, of this process or of another that writes here too, is removed before the next
+    entry: nobody was told that it was kept. The file may be moved away at any time (log rotation): the next entry goes
+    into a new one.
     """
     file = _AppendOnly(path)
     try:
@@ -95,6 +98,21 @@ def stream_journal(descriptor: int) -> LineJournal:
     return LineJournal(lambda lines: _write_whole(descriptor, lines), f"on descriptor {descriptor}")
 
 
+def read_journal(path: Path) -> Iterator[Entry]:
+    """The entries of the file `path`, one after the other; what is no entry is passed over, as somebody who collects a
+    stream has other lines in it too. UserError where the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(_LONGEST_LINE):
+                with contextlib.suppress(ValueError, RecursionError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict):
+                        yield entry
+    except OSError as error:
+        raise UserError(f"the audit log {shown(path)} cannot be read: {error.strerror}; check its name") from None
+
+
 class _AppendOnly:
     """A file of lines that several processes may append to: under its lock, whole batches or nothing."""
 
@@ -103,7 +121,7 @@ class _AppendOnly:
 
     def append(self, lines: bytes) -> None:
         with self._locked() as descriptor:
-            end = os.fstat(descriptor).st_size
+            end = _cut_torn_line(descriptor)
             try:
                 _write_whole(descriptor, lines)
                 os.fsync(descriptor)
@@ -116,17 +134,7 @@ class _AppendOnly:
     def repair(self) -> None:
         """Cut off what stands behind the last line's end."""
         with self._locked() as descriptor:
-            end = size = os.fstat(descriptor).st_size
-            while end > 0:
-                start = max(0, end - _READ_SIZE)
-                newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-                if newline >= 0:
-                    end = start + newline + 1
-                    break
-                end = start
-            if end != size:
-                os.ftruncate(descriptor, end)
-                os.fsync(descriptor)
+            _cut_torn_line(descriptor)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
@@ -138,6 +146,24 @@ class _AppendOnly:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _cut_torn_line(descriptor: int) -> int:
+    """Cut off what stands behind the last line's end; return the file's size then. The lock is held."""
+    end = size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) == b"\n":
+        return size
+    while end > 0:
+        start = max(0, end - _READ_SIZE)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end != size:
+        os.ftruncate(descriptor, end)
+        os.fsync(descriptor)
+    return end
 
 
 def _write_whole(descriptor: int, content: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,13 +18,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey, MLDSA87PublicKey
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.x509.oid import NameOID
 
+from certmgr.naming import check_common_name, check_dns_name, common_name, distinct_name, no_subject, parse_subject
 from certmgr.profiles import (
     BACKDATE,
     INTERMEDIATE_VALIDITY,
     MAX_ALTERNATIVE_NAMES,
-    MAX_COMMON_NAME,
     MAX_ROOT_VALIDITY,
     MAX_WORKLOAD_VALIDITY,
     ROOT_VALIDITY,
@@ -41,12 +39,6 @@ from mesh.spiffe import SpiffeId
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# RFC 1034 §3.1 and §3.5 with RFC 1123 §2.1: at most 253 characters in all; each label 1 to 63 letters, digits
-# and inner dashes.
-_MAX_DNS_NAME: Final = 253
-_DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
-# Hexadecimal digits of a key's identifier in an authority's name: 32 bits, as authorities are few.
-_NAME_MARK: Final = 8
 # What `cryptography` raises where an extension is missing, or where those of a foreign one are broken.
 _NO_SUCH_EXTENSION: Final = (
     x509.ExtensionNotFound,
@@ -116,10 +108,7 @@ class WorkloadRequest:
                 f"{names} DNS names and IP addresses are too many for one certificate; "
                 f"give at most {MAX_ALTERNATIVE_NAMES}"
             )
-        if not _encodes_within(self.common_name, MAX_COMMON_NAME):
-            raise UserError(
-                f"{self.common_name[:80]!r} is no common name; give at most {MAX_COMMON_NAME} bytes of UTF-8"
-            )
+        check_common_name(self.common_name)
         _check_validity(self.validity, MAX_WORKLOAD_VALIDITY, "workload certificate")
 
 
@@ -136,7 +125,7 @@ def create_root(
     before `now` (aware, cut to the second) to `validity` after it, that last second included. Raises UserError for a
     subject that cannot be parsed or is empty, and for a validity out of range.
     """
-    name = _parse_subject(subject)
+    name = parse_subject(subject)
     _check_validity(validity, MAX_ROOT_VALIDITY, "root")
     moment = whole_second(now)
     private_key = MLDSA87PrivateKey.generate()
@@ -154,7 +143,7 @@ def create_root(
         )
     except ValueError as error:
         # Some values of a name fail only when they are encoded: C=0& is no PrintableString.
-        raise _no_subject(subject, error) from None
+        raise no_subject(subject, error) from None
     return CertificateAndKey(certificate, private_key)
 
 
@@ -178,13 +167,13 @@ def request_intermediate(subject: str | x509.Name) -> tuple[MLDSA87PrivateKey, x
 
     Raises UserError for a subject that cannot be parsed or is empty.
     """
-    name = _parse_subject(subject) if isinstance(subject, str) else subject
+    name = parse_subject(subject) if isinstance(subject, str) else subject
     private_key = MLDSA87PrivateKey.generate()
     try:
         name = distinct_name(name, private_key.public_key())
         request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(private_key, None)
     except ValueError as error:
-        raise _no_subject(name.rfc4514_string(), error) from None
+        raise no_subject(name.rfc4514_string(), error) from None
     return private_key, request
 
 
@@ -214,28 +203,6 @@ def sign_intermediate(
     )
 
 
-def distinct_name(name: x509.Name, public_key: MLDSA87PublicKey) -> x509.Name:
-    """`name` with the first 8 hexadecimal digits of the key's identifier at the end of its common name.
-
-    Peers look authorities up by name, so no two may have the same. A common name is shortened where the mark would not
-    fit (RFC 5280 allows 64 characters); a name that has the mark already stays as it is.
-    """
-    mark = key_identifier(public_key).digest[: _NAME_MARK // 2].hex()
-    common_names = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    text = str(common_names[-1].value) if common_names else ""
-    if text == mark or text.endswith(f" {mark}"):
-        return name
-    room = MAX_COMMON_NAME - len(mark) - 1
-    marked = f"{text.encode()[:room].decode(errors='ignore').rstrip()} {mark}".lstrip()
-    attribute = x509.NameAttribute(NameOID.COMMON_NAME, marked)
-    if not common_names:
-        return x509.Name([*name, attribute])
-    return x509.Name(
-        x509.RelativeDistinguishedName(attribute if one == common_names[-1] else one for one in rdn)
-        for rdn in name.rdns
-    )
-
-
 def issue_workload(request: WorkloadRequest, issuer: CertificateAndKey, now: datetime.datetime) -> CertificateAndKey:
     """Return a new ML-DSA-87 key and the leaf that `issuer` signs for it; as `certify_workload`."""
     private_key = MLDSA87PrivateKey.generate()
@@ -255,7 +222,7 @@ def certify_workload(
     moment = whole_second(now)
     check_issuer(issuer.certificate, moment)
     return sign_certificate(
-        subject=_common_name(request.common_name),
+        subject=common_name(request.common_name),
         issuer=issuer.certificate.subject,
         public_key=public_key,
         not_before=max(moment - BACKDATE, issuer.certificate.not_valid_before_utc),
@@ -268,23 +235,6 @@ def certify_workload(
         ),
         signing_key=issuer.private_key,
     )
-
-
-def check_dns_name(name: str) -> str:
-    """Return `name`, or raise UserError where it is no DNS name for a certificate.
-
-    Wildcards are refused: a workload is one party, and a pattern would let it answer for its neighbours. A
-    name with other letters than ASCII is given in its A-label form (RFC 5280 §7.2).
-    """
-    labels = name.split(".")
-    if len(name) > _MAX_DNS_NAME or not all(map(_DNS_LABEL.match, labels)):
-        raise UserError(
-            f"{name[:80]!r} is no DNS name: labels of letters, digits and inner dashes, joined by dots, "
-            f"at most {_MAX_DNS_NAME} characters, no wildcard"
-        )
-    if labels[-1].isdigit():
-        raise UserError(f"{name[:80]!r} is no DNS name but looks like an IP address; give it as one")
-    return name
 
 
 def spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
@@ -390,25 +340,6 @@ def alternative_names(request: WorkloadRequest) -> list[x509.GeneralName]:
     ]
 
 
-def _common_name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)] if text else [])
-
-
-def _parse_subject(text: str) -> x509.Name:
-    try:
-        name = x509.Name.from_rfc4514_string(text)
-    except ValueError as error:
-        raise _no_subject(text, error) from None
-    if not name.rdns:
-        raise UserError("a root needs a name (RFC 5280 §4.1.2.4): give a subject like 'CN=Example root,O=Example'")
-    return name
-
-
-def _no_subject(text: str, error: ValueError) -> UserError:
-    detail = f" ({error})" if str(error) and str(error).isprintable() else ""
-    return UserError(f"{text[:80]!r} is no subject like 'CN=Example root,O=Example'{detail}")
-
-
 def _check_validity(validity: datetime.timedelta, longest: datetime.timedelta, what: str) -> None:
     if not datetime.timedelta(seconds=1) <= validity <= longest:
         raise UserError(f"a {what} can be valid for at most {longest.days} days and at least one second")
@@ -423,10 +354,3 @@ def whole_second(now: datetime.datetime) -> datetime.datetime:
     if now.tzinfo is None:
         raise ValueError("`now` must be an aware datetime: a naive one would be read in the machine's zone")
     return now.astimezone(datetime.UTC).replace(microsecond=0)
-
-
-def _encodes_within(text: str, limit: int) -> bool:
-    try:
-        return len(text.encode()) <= limit
-    except UnicodeEncodeError:  # a lone surrogate: an argument that was no UTF-8
-        return False

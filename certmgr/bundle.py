@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certmgr.parts import Bundle
 from certmgr.revocation import published_lists
 from certmgr.state import AuthorityState
 from certmgr.x509_files import pem_of
+from mesh.anchors import anchors_of
 from mesh.names import INTERMEDIATES_FILE, REVOCATION_FILE, ROOTS_FILE
 
 
@@ -25,19 +24,12 @@ def bundle_of(state: AuthorityState) -> Bundle:
         REVOCATION_FILE: b"".join(published_lists(state)),
     }
     generation = state.signer.name
-    return Bundle(files, anchors_of(roots), _etag(generation, files), generation)
+    anchors = anchors_of(state.round, (one.public_bytes(Encoding.DER) for one in roots))
+    return Bundle(files, anchors, _etag(anchors, generation, files), generation, state.round)
 
 
-def anchors_of(roots: Iterable[x509.Certificate]) -> str:
-    """The name of a set of roots, in any order: 64 hexadecimal digits, which peers acknowledge."""
-    digest = hashlib.sha256()
-    for der in sorted({one.public_bytes(Encoding.DER) for one in roots}):
-        digest.update(hashlib.sha256(der).digest())  # of fixed size, so that no two sets are one string of bytes
-    return digest.hexdigest()
-
-
-def _etag(generation: str, files: dict[str, bytes]) -> str:
-    digest = hashlib.sha256(generation.encode())
+def _etag(anchors: str, generation: str, files: dict[str, bytes]) -> str:
+    digest = hashlib.sha256(f"{anchors} {generation}".encode())
     for name in sorted(files):
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(files[name]).digest())
     return digest.hexdigest()

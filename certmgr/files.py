@@ -5,14 +5,19 @@
 
 `tls.crt` holds the leaf and what stands between it and the root, if anything does: what a peer holds already is not
 sent to it. How the bytes get to disk and back is certmgr/storage.py's business.
+
+A certificate is never without its key, whenever a renewal is killed: while the two files are replaced, the key's holds
+the new key and, behind it, the old one, and readers take the one that belongs to the certificate.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +35,9 @@ from mesh.names import CERTIFICATE_FILE, PRIVATE_KEY_FILE, ROOTS_FILE
 from mesh.spiffe import SpiffeId
 
 AUTHORITY_KEY_FILE: Final = "ca.key"
+# In front of each block of a PEM file, and how a block of a private key begins, whatever its kind.
+_PEM_BLOCK: Final = re.compile(rb"(?=-----BEGIN )")
+_PEM_KEY: Final = re.compile(rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----")
 # The object identifier 2.16.840.1.101.3.4.3.19 (RFC 9881 §2) as DER.
 _ML_DSA_87_OID: Final = bytes.fromhex("0609608648016503040313")
 
@@ -47,9 +55,11 @@ class Workload:
 
 def write_authority(folder: Path, root: CertificateAndKey, *, replace: bool = False) -> None:
     """Write `ca.key` and `ca.crt`. UserError where a root is there already, unless `replace`."""
-    files = (
+    there = _there(lambda: read_authority(folder)) if replace else None
+    files = _pair_of_files(
         File(AUTHORITY_KEY_FILE, root.private_key_pem, SECRET_MODE),
         File(ROOTS_FILE, root.certificate_pem, PUBLIC_MODE),
+        there,
     )
     write_files(folder, files, replace=replace)
 
@@ -75,10 +85,30 @@ def write_workload(
     files = (
         File(ROOTS_FILE, _pem(roots), PUBLIC_MODE),
         *(File(name, content, PUBLIC_MODE) for name, content in beside.items()),
-        File(PRIVATE_KEY_FILE, workload.private_key_pem, SECRET_MODE),
-        File(CERTIFICATE_FILE, _pem([workload.certificate, *issuers]), PUBLIC_MODE),
+        *_pair_of_files(
+            File(PRIVATE_KEY_FILE, workload.private_key_pem, SECRET_MODE),
+            File(CERTIFICATE_FILE, _pem([workload.certificate, *issuers]), PUBLIC_MODE),
+            _there(lambda: read_workload(folder).credential),
+        ),
     )
     write_files(folder, files, replace=True)
+
+
+def _pair_of_files(key: File, certificate: File, there: CertificateAndKey | None) -> tuple[File, ...]:
+    """What to write, one after the other, where the pair `there` is to be replaced: see the top of this file."""
+    if there is None:
+        return (key, certificate)
+    # The new key first: programs that look at one key alone, as OpenSSL does, watch for a change of the certificate.
+    both = File(key.name, key.content + there.private_key_pem, key.mode)
+    return (both, certificate, key)
+
+
+def _there(read: Callable[[], CertificateAndKey]) -> CertificateAndKey | None:
+    """What `read` finds; None where there is nothing, or nothing that anybody could use."""
+    try:
+        return read()
+    except UserError:
+        return None
 
 
 def read_authority(folder: Path) -> CertificateAndKey:
@@ -118,9 +148,12 @@ def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
 
 
 def _pair(certificate_path: Path, key_path: Path, certificate: x509.Certificate) -> CertificateAndKey:
-    private_key = _private_key(key_path)
+    first, *others = _private_keys(key_path)
+    for other in others:
+        with contextlib.suppress(UserError):
+            return CertificateAndKey(certificate, other)
     try:
-        return CertificateAndKey(certificate, private_key)
+        return CertificateAndKey(certificate, first)
     except UserError as error:
         raise UserError(f"{shown(certificate_path)} and {shown(key_path)}: {error}") from None
 
@@ -145,8 +178,15 @@ def _certificates(path: Path) -> tuple[x509.Certificate, ...]:
         ) from None
 
 
-def _private_key(path: Path) -> MLDSA87PrivateKey:
+def _private_keys(path: Path) -> list[MLDSA87PrivateKey]:
+    """The key in a file, or the two where a renewal was interrupted."""
     content = read_file(path, secret=True)
+    blocks = [block for block in _PEM_BLOCK.split(content) if _PEM_KEY.match(block)]
+    # What holds no key is for the reader of keys to complain of.
+    return [_private_key(path, block) for block in blocks[:2] or [content]]
+
+
+def _private_key(path: Path, content: bytes) -> MLDSA87PrivateKey:
     try:
         key = serialization.load_pem_private_key(content, password=None)
     except TypeError:

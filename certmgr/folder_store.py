@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -34,8 +34,24 @@ _LOCK_SECONDS: Final = 10.0
 _LOCK_POLL_SECONDS: Final = 0.005
 # How soon a change by another process is seen: one stat() call each time.
 _WATCH_SECONDS: Final = 0.25
-# What a disk may recover from; everything else about a folder is its owner's to mend.
-_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# What passes by itself, or by what somebody does elsewhere: room on a disk or in a quota, a disk's hiccup, descriptors
+# and memory of this machine, and (the last four) a server of a network's file system that restarts or is away. Not a
+# file system that the kernel made read-only after an error (EROFS), nor modes and owners: those are for an operator to
+# mend, who is told so.
+_PASSING: Final = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EBUSY,
+        errno.ENOLCK,
+    }
+)
 
 _Result = TypeVar("_Result")
 
@@ -62,6 +78,10 @@ class FolderStore:
         """See Store.names."""
         return await _in_thread(self._names)
 
+    async def versions(self) -> Mapping[str, str]:
+        """See Store.versions."""
+        return await _in_thread(self._versions)
+
     async def changed(self, name: str, version: str | None) -> None:
         """See Store.changed."""
         seen = None
@@ -76,9 +96,14 @@ class FolderStore:
 
     def _load(self, name: str) -> Stored | None:
         path = self._path(name)
-        if not os.path.lexists(path):
-            return None
-        content = read_file(path, secret=True)
+        try:
+            with _passing_told():
+                content = read_file(path, secret=True)
+        except UserError:
+            # Asked afterwards: it may have been deleted between any question before and the reading.
+            if not os.path.lexists(path):
+                return None
+            raise
         header = _HEADER.match(content)
         if header is None:
             raise UserError(f"{shown(path)} is no document of this store; restore it from a backup, or remove it")
@@ -93,17 +118,9 @@ class FolderStore:
             self._sweep()
             version = secrets.token_hex(16)
             content = b"qbitel-store 1 " + version.encode() + b"\n" + document
-            self._write(File(path.name, content, SECRET_MODE))
+            with _passing_told():
+                write_files(self._folder, [File(path.name, content, SECRET_MODE)], replace=True)
         return version
-
-    def _write(self, file: File) -> None:
-        try:
-            write_files(self._folder, [file], replace=True)
-        except UserError as error:
-            # It has the better words; whether trying again may help only the system's error says.
-            if isinstance(error.__context__, OSError) and error.__context__.errno in _PASSING:
-                raise StoreUnavailable(str(error)) from None
-            raise
 
     def _delete(self, name: str, expected: str) -> None:
         path = self._path(name)
@@ -124,6 +141,9 @@ class FolderStore:
             return []
         names = (entry.removesuffix(SUFFIX) for entry in found if entry.endswith(SUFFIX))
         return sorted(name for name in names if _NAME.match(name))
+
+    def _versions(self) -> dict[str, str]:
+        return {name: stored.version for name in self._names() if (stored := self._load(name)) is not None}
 
     def _path(self, name: str) -> Path:
         if not _NAME.match(name):
@@ -181,6 +201,17 @@ async def _in_thread(work: Callable[[], _Result]) -> _Result:
         return await asyncio.to_thread(work)
     except OSError as error:
         raise _refusal(error) from None
+
+
+@contextlib.contextmanager
+def _passing_told() -> Iterator[None]:
+    """Make StoreUnavailable of a UserError about what passes: storage.py has the words, the system's error the fact."""
+    try:
+        yield
+    except UserError as error:
+        if isinstance(error.__context__, OSError) and error.__context__.errno in _PASSING:
+            raise StoreUnavailable(str(error)) from None
+        raise
 
 
 def _refusal(error: OSError) -> Exception:

@@ -20,14 +20,15 @@ from certmgr.store import Store
 class Bundle:
     """What a peer needs to judge others: PEM files by name (mesh/names.py), all public.
 
-    `anchors` is the hash of the roots, which peers acknowledge; `etag` changes with everything in here. `generation` is
-    the one that signs now.
+    `anchors` is the hash of the roots and the `round` (state.AuthorityState), which peers acknowledge; `etag` changes
+    with everything in here. `generation` is the one that signs now.
     """
 
     files: Mapping[str, bytes]
     anchors: str
     etag: str
     generation: str
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,53 +1,51 @@
-"""Who holds a live certificate, by whom it was signed, and which anchors its holder has acknowledged.
+"""Who holds a live certificate, by whom it was signed, and which round of the root's rotation was acknowledged with it.
 
 A replica writes a certificate down before it hands it out, and learns only later, if at all, whether it arrived: the
-holder may still use the one before. So each certificate is an entry of its own, until a later one of the same instance
-has been shown by its holder, or until it ends.
+holder may still use the one before. So each certificate is an entry of its own until it ends, and counts as in use
+until a later one of the same instance has been shown by its holder. What "later" means no clock decides: each process
+of the authority numbers what it issues, and each entry says which numbers of the others its issuer knew.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from certmgr.proofs import Reason, Refused
-from mesh.errors import UserError
-from mesh.spiffe import InvalidSpiffeId, SpiffeId
+from mesh.spiffe import SpiffeId
 
 # The asker names its instance, so whoever holds one identity could name millions. A deployment of 1,000 pods under one
-# service account is at the edge of what is run; 1,000 entries are some 50 kB of a document of 1 MiB.
+# service account is at the edge of what is run; 1,000 entries are some 50 kB. Without a name, each certificate counts.
 MAX_INSTANCES: Final = 1_000
-# The certificate in use, the one that follows it, and a few whose answers were lost. Beyond that the oldest are
-# forgotten: an instance that asks so often harms nobody but itself.
-MAX_CERTIFICATES: Final = 8
+# Of one instance. The one in use, the one before, which lives for another half of its life, and a few whose answers
+# were lost; beyond that see _bounded.
+MAX_CERTIFICATES: Final = 16
+# A peer's clock may be so far behind ours (wire.MAX_SKEW), and would still take a certificate that has ended here.
+CLOCK_SKEW: Final = datetime.timedelta(minutes=5)
 MAX_INSTANCE_NAME: Final = 128  # a pod's UID has 36 characters, a host's name at most 64
-# 1 MiB is what a Secret holds. A book of 10,000 peers is some 3 MB of JSON; ten times that is a bomb and no book.
-MAX_ENCODED_SIZE: Final = 1 << 20
-MAX_DECODED_SIZE: Final = 32 << 20
+MAX_NUMBER: Final = (1 << 53) - 1  # of certificates of one process, and of rounds: what JSON carries (RFC 8259 §6)
+MAX_ORIGIN: Final = 16  # hexadecimal digits: 64 random bits, for each start of a replica
 
-_VERSION: Final = 1
-_COLUMNS: Final = ("identity", "instance", "generation", "serial", "issued", "not_after", "acknowledged", "at")
-_MICROSECOND: Final = datetime.timedelta(microseconds=1)
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _INSTANCE: Final = re.compile(r"[\x21-\x7e]*\Z")
 _HEX: Final = re.compile(r"[0-9a-f]*\Z")
 _MAX_SERIAL: Final = 40  # RFC 5280 §4.1.2.2: at most 20 octets
-_MAX_HASH: Final = 64  # SHA-256
-_BROKEN: Final = "the list of peers cannot be read"
+_MAX_GENERATION: Final = 64  # SHA-256
+
+# A certificate: its generation and its serial number.
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """One certificate of one instance of an identity; all times are aware. ValueError where a field is impossible.
 
-    `generation` signed it; `serial` is its number in lower-case hexadecimal digits. `acknowledged` is the hash of the
-    anchors that its holder has said it trusts ("" for none yet), said at `acknowledged_at`. That is `issued_at` where
-    it was said in the request for the certificate, and later where the holder has shown the certificate with it.
+    `generation` signed it; `serial` is its number in lower-case hexadecimal digits. `acknowledged` is the round whose
+    anchors its holder has said it trusts (0: none), `shown` whether the holder has shown us this certificate, so that
+    it has arrived. `origin` and `number` are its place among what one process of the authority issued, `saw` how far
+    that process knew others' (by origin); "" stands for a place that is not known.
     """
 
     identity: str
@@ -56,35 +54,54 @@ class Peer:
     serial: str
     issued_at: datetime.datetime
     not_after: datetime.datetime
-    acknowledged: str
-    acknowledged_at: datetime.datetime
+    acknowledged: int = 0
+    shown: bool = False
+    origin: str = ""
+    number: int = 0
+    saw: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         check_instance(self.instance)
-        for name, value, longest in (
-            ("generation", self.generation, _MAX_HASH),
-            ("serial", self.serial, _MAX_SERIAL),
-            ("acknowledged", self.acknowledged, _MAX_HASH),
-        ):
-            if len(value) > longest or not _HEX.match(value) or (not value and name != "acknowledged"):
-                raise ValueError(f"{name} is not 1 to {longest} lower-case hexadecimal digits")
-        for moment in (self.issued_at, self.not_after, self.acknowledged_at):
-            if moment.tzinfo is None:
-                raise ValueError("a peer's times must be aware")
-        if self.acknowledged_at < self.issued_at:
-            raise ValueError("a certificate cannot have been acknowledged before it was issued")
+        _check_hexadecimal("generation", self.generation, _MAX_GENERATION)
+        _check_hexadecimal("serial", self.serial, _MAX_SERIAL)
+        for origin, number in ((self.origin, self.number), *self.saw):
+            if origin:
+                _check_hexadecimal("origin", origin, MAX_ORIGIN)
+            if not 0 <= number <= MAX_NUMBER:
+                raise ValueError("a certificate's number is out of range")
+        if not 0 <= self.acknowledged <= MAX_NUMBER:
+            raise ValueError("a round is out of range")
+        if self.issued_at.tzinfo is None or self.not_after.tzinfo is None:
+            raise ValueError("a peer's times must be aware")
 
     @property
-    def is_confirmed(self) -> bool:
-        """Whether its holder has shown it to us: it has arrived, and those before it are out of use."""
-        return self.acknowledged_at > self.issued_at
+    def key(self) -> Key:
+        """What tells this certificate from all others."""
+        return self.generation, self.serial
 
-    def acknowledging(self, anchors: str, at: datetime.datetime) -> Peer:
-        """This peer after its holder has shown this certificate and said at `at` that it trusts `anchors`.
+    def follows(self, other: Peer) -> bool:
+        """Whether `other` was written down before this one was issued, as far as this one's issuer knew."""
+        if not self.origin or not other.origin:
+            return False
+        if self.origin == other.origin:
+            return self.number > other.number
+        return any(origin == other.origin and number >= other.number for origin, number in self.saw)
 
-        A word that is older than what is known changes nothing.
-        """
-        return _newest_word(self, replace(self, acknowledged=anchors, acknowledged_at=max(at, self.issued_at)))
+    def placed(self, origin: str, number: int, saw: tuple[tuple[str, int], ...]) -> Peer:
+        """This peer as number `number` of what `origin` issued."""
+        return replace(self, origin=origin, number=number, saw=saw)
+
+    def acknowledging(self, round_number: int) -> Peer:
+        """This peer after its holder has shown this certificate, and trusts the roots of this round (0: not said)."""
+        return replace(self, shown=True, acknowledged=max(self.acknowledged, round_number))
+
+    def merged(self, other: Peer | None) -> Peer:
+        """What two entries of this certificate know together, in whichever order: nobody takes back what was said."""
+        if other is None or other == self:
+            return self
+        # All but what was said is the same in both, unless a document was tampered with: then either, but one for all.
+        base = min(self, other, key=lambda one: (one.identity, one.instance, one.origin, one.number, one.saw))
+        return replace(base, shown=self.shown or other.shown, acknowledged=max(self.acknowledged, other.acknowledged))
 
 
 def check_instance(instance: str) -> str:
@@ -94,63 +111,103 @@ def check_instance(instance: str) -> str:
     return instance
 
 
-_Instances = Mapping[tuple[str, str], tuple[Peer, ...]]
+def _check_hexadecimal(name: str, value: str, longest: int) -> None:
+    if not 1 <= len(value) <= longest or not _HEX.match(value):
+        raise ValueError(f"{name} is not 1 to {longest} lower-case hexadecimal digits")
 
 
-@dataclass(frozen=True, slots=True)
 class PeerBook:
-    """An immutable set of peers. Merging books is commutative, associative and idempotent, whoever wrote which.
+    """Peers by certificate and by instance. It grows by `add`, in whichever order, and shrinks by time.
 
-    Of one certificate the newest word of its holder counts. A certificate that was shown takes the place of those that
-    the same instance was given before; an instance without a name may be several holders, so there it does not.
+    Books that were told the same are equal: what is known of a certificate only ever becomes more.
     """
 
-    _instances: _Instances = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, peers: Iterable[Peer]) -> PeerBook:
-        """The book of these peers, in any order."""
-        gathered: dict[tuple[str, str], list[Peer]] = {}
+    def __init__(self, peers: Iterable[Peer] = ()) -> None:
+        self._peers: dict[Key, Peer] = {}
+        self._instances: dict[str, dict[str, list[Key]]] = {}
         for peer in peers:
-            gathered.setdefault((peer.identity, peer.instance), []).append(peer)
-        return cls({key: _settled(certificates) for key, certificates in gathered.items()})
+            self.add(peer)
 
     def __iter__(self) -> Iterator[Peer]:
-        """Every peer, ended ones included, in an order that depends on the content alone."""
-        for key in sorted(self._instances):
-            yield from self._instances[key]
+        """Every certificate, in no particular order."""
+        return iter(self._peers.values())
 
     def __len__(self) -> int:
-        return sum(map(len, self._instances.values()))
+        return len(self._peers)
 
-    def live(self, now: datetime.datetime) -> tuple[Peer, ...]:
-        """The peers whose certificate has not ended at `now`."""
-        return tuple(peer for peer in self if peer.not_after >= now)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PeerBook) and self._peers == other._peers
 
-    def without_ended(self, now: datetime.datetime) -> PeerBook:
-        """The book without the certificates that have ended at `now`."""
-        return PeerBook.of(self.live(now))
+    __hash__ = None  # type: ignore[assignment]  # it changes
 
-    def without_revoked(self, generation: str, serials: frozenset[str]) -> PeerBook:
-        """The book without the certificates of `generation` that have these serials: nobody accepts them any more."""
-        return PeerBook.of(peer for peer in self if peer.generation != generation or peer.serial not in serials)
+    def add(self, peer: Peer) -> None:
+        """Take up a certificate, or what is newly said of one. Ask check_room before issuing."""
+        known = self._peers.get(peer.key)
+        if known is not None:
+            self._peers[peer.key] = known.merged(peer)
+            return
+        self._peers[peer.key] = peer
+        keys = self._instances.setdefault(peer.identity, {}).setdefault(peer.instance, [])
+        keys.append(peer.key)
+        if peer.instance and len(keys) > MAX_CERTIFICATES:
+            for key in _bounded([self._peers[one] for one in keys]):
+                self._remove(self._peers[key])
+
+    def get(self, key: Key) -> Peer | None:
+        """This certificate, where it is known."""
+        return self._peers.get(key)
 
     def find(self, identity: str, instance: str, serial: str = "") -> Peer | None:
-        """The certificate with `serial`, or the newest of the instance where that is empty; None if unknown."""
-        found = [p for p in self._instances.get((identity, instance), ()) if serial in ("", p.serial)]
-        return found[-1] if found else None
+        """The instance's certificate with `serial`, or the last one where that is empty; None if unknown."""
+        found = [one for one in self._of(identity, instance) if serial in ("", one.serial)]
+        for one in found:
+            if not any(other.follows(one) for other in found):
+                return one
+        return None
+
+    def live(self, now: datetime.datetime) -> Iterator[Peer]:
+        """The certificates that have not ended at `now`: what could still be shown to somebody, by whomever."""
+        return (peer for peer in self if peer.not_after >= now)
+
+    def in_use(self, now: datetime.datetime) -> Iterator[Peer]:
+        """Those of them that their holders may still use, as far as we know.
+
+        An instance without a name may be several holders: there, none takes another's place.
+        """
+        for instances in self._instances.values():
+            for instance, keys in instances.items():
+                peers = [self._peers[key] for key in keys]
+                for peer in peers:
+                    if peer.not_after >= now and not (instance and _is_superseded(peer, peers)):
+                        yield peer
+
+    def without(self, keys: frozenset[Key]) -> PeerBook:
+        """The book without these certificates; this very one where it has none of them."""
+        if not any(key in self._peers for key in keys):
+            return self
+        return PeerBook(peer for peer in self if peer.key not in keys)
+
+    def forget_ended(self, now: datetime.datetime) -> None:
+        """Remove the certificates that have ended at `now`."""
+        for peer in [peer for peer in self if peer.not_after < now]:
+            self._remove(peer)
 
     def check_room(self, identity: str, instance: str, now: datetime.datetime) -> None:
         """Raise Refused (TOO_MANY) where `instance` would be one too many of this identity at `now`.
 
         An instance that is known already is never refused, and neither is another identity.
         """
-        if (identity, instance) in self._instances:
+        instances = self._instances.get(identity, {})
+        if instance and instance in instances:
             return
+        if len(instances) + len(instances.get("", ())) < MAX_INSTANCES:
+            return
+        # Only here, at the bound, are they looked at one by one.
         ends = [
-            certificates[-1].not_after
-            for (other, _), certificates in self._instances.items()
-            if other == identity and certificates[-1].not_after >= now
+            end
+            for name, keys in instances.items()
+            for end in _ends([self._peers[key] for key in keys], each=not name)
+            if end >= now
         ]
         if len(ends) >= MAX_INSTANCES:
             raise Refused(
@@ -161,125 +218,56 @@ class PeerBook:
                 retry_after=max(1, int((min(ends) - now).total_seconds())),
             )
 
-    def with_peer(self, peer: Peer) -> PeerBook:
-        """The book with one more peer, or with a newer word of one that it has. Ask check_room before issuing."""
-        key = (peer.identity, peer.instance)
-        return PeerBook({**self._instances, key: _settled((*self._instances.get(key, ()), peer))})
+    def _of(self, identity: str, instance: str) -> list[Peer]:
+        return [self._peers[key] for key in self._instances.get(identity, {}).get(instance, ())]
 
-    def merge(self, other: PeerBook) -> PeerBook:
-        """What both books know together."""
-        merged = dict(self._instances)
-        for key, certificates in other._instances.items():
-            merged[key] = _settled((*merged[key], *certificates)) if key in merged else certificates
-        return PeerBook(merged)
-
-    def encode(self) -> bytes:
-        """The book as compressed JSON, the same bytes for the same peers. UserError beyond MAX_ENCODED_SIZE."""
-        # By columns, because deflate finds what repeats when it stands together: 10,000 peers take half a megabyte.
-        columns = list(zip(*map(_row, self), strict=True)) or [()] * len(_COLUMNS)
-        document = {"version": _VERSION, **dict(zip(_COLUMNS, columns, strict=True))}
-        encoded = zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"))
-        if len(encoded) > MAX_ENCODED_SIZE:
-            raise UserError(
-                f"{len(self)} peers do not fit into one document of {MAX_ENCODED_SIZE} bytes; spread them over more"
-            )
-        return encoded
-
-    @classmethod
-    def decode(cls, document: bytes) -> PeerBook:
-        """Return the book that `encode` wrote. UserError for anything else; never inflates over MAX_DECODED_SIZE."""
-        if len(document) > MAX_ENCODED_SIZE:
-            raise UserError(f"{_BROKEN}: it has more than {MAX_ENCODED_SIZE} bytes")
-        try:
-            content = json.loads(_inflate(document))
-            return cls.of(map(_peer, *_columns(content)))
-        # Numbers without end, hostile nesting and dates out of range are three errors of their own.
-        except (ValueError, TypeError, OverflowError, RecursionError, zlib.error) as error:
-            detail = f" ({error})" if str(error).isprintable() else ""
-            raise UserError(f"{_BROKEN}: it is damaged{detail[:120]}; restore it from a backup") from None
+    def _remove(self, peer: Peer) -> None:
+        del self._peers[peer.key]
+        instances = self._instances[peer.identity]
+        instances[peer.instance].remove(peer.key)
+        if not instances[peer.instance]:
+            del instances[peer.instance]
+        if not instances:
+            del self._instances[peer.identity]
 
 
-def _settled(certificates: Iterable[Peer]) -> tuple[Peer, ...]:
-    """One instance's certificates, oldest first: the newest word on each, without those that were replaced."""
-    newest: dict[tuple[str, str], Peer] = {}
-    for peer in certificates:
-        key = (peer.generation, peer.serial)
-        newest[key] = _newest_word(newest[key], peer) if key in newest else peer
-    ordered = sorted(newest.values(), key=_age)
-    if not ordered[0].instance:
-        return tuple(ordered[-MAX_INSTANCES:])
-    shown = max((peer.issued_at for peer in ordered if peer.is_confirmed), default=ordered[0].issued_at)
-    return tuple(peer for peer in ordered[-MAX_CERTIFICATES:] if peer.issued_at >= shown)
+def _is_superseded(peer: Peer, of_instance: Sequence[Peer]) -> bool:
+    """Whether its holder has shown a certificate that it asked for later: it asks for one after another."""
+    return any(other.shown and other.follows(peer) for other in of_instance)
 
 
-def _age(peer: Peer) -> tuple[datetime.datetime, str, str]:
-    return peer.issued_at, peer.generation, peer.serial
+def _bounded(peers: Sequence[Peer]) -> list[Key]:
+    """Which certificates of one instance, that has too many, can be forgotten without misleading a rotation.
+
+    First those that are out of use; then those that never arrived, as far as we know, and that a later one of the same
+    process stands for: it is in the way of every step that the earlier one is in the way of, and for no less time.
+    """
+    spare = len(peers) - MAX_CERTIFICATES
+    superseded = sorted((one for one in peers if _is_superseded(one, peers)), key=_age)
+    others = [one for one in sorted(peers, key=_age) if one not in superseded]
+    stood_for = [
+        one
+        for place, one in enumerate(others)
+        if not one.shown and any(_stands_for(later, one) for later in others[place + 1 :])
+    ]
+    return [one.key for one in (*superseded, *stood_for)][:spare]
 
 
-def _newest_word(one: Peer, other: Peer) -> Peer:
-    """Of two entries for one certificate, the one that was said last; of one moment, the less favourable."""
-    return min(one, other, key=lambda peer: (_EPOCH - peer.acknowledged_at, peer.acknowledged, *_row(peer)))
-
-
-def _row(peer: Peer) -> tuple[str | int, ...]:
+def _stands_for(later: Peer, earlier: Peer) -> bool:
     return (
-        peer.identity,
-        peer.instance,
-        peer.generation,
-        peer.serial,
-        _microseconds(peer.issued_at),
-        _microseconds(peer.not_after),
-        peer.acknowledged,
-        _microseconds(peer.acknowledged_at),
+        later.generation == earlier.generation
+        and later.not_after >= earlier.not_after
+        and later.acknowledged <= earlier.acknowledged
+        and later.origin == earlier.origin
+        and later.follows(earlier)
     )
 
 
-def _peer(
-    identity: Any, instance: Any, generation: Any, serial: Any, issued: Any, not_after: Any, acknowledged: Any, at: Any
-) -> Peer:
-    if not all(isinstance(text, str) for text in (identity, instance, generation, serial, acknowledged)):
-        raise TypeError("a name is no string")
-    try:
-        SpiffeId.parse(identity)
-    except InvalidSpiffeId:
-        raise ValueError("an identity is no SPIFFE ID") from None
-    return Peer(
-        identity=identity,
-        instance=instance,
-        generation=generation,
-        serial=serial,
-        issued_at=_moment(issued),
-        not_after=_moment(not_after),
-        acknowledged=acknowledged,
-        acknowledged_at=_moment(at),
-    )
+def _age(peer: Peer) -> tuple[datetime.datetime, str, int, str]:
+    return peer.not_after, peer.origin, peer.number, peer.serial
 
 
-def _microseconds(moment: datetime.datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def _moment(value: object) -> datetime.datetime:
-    if type(value) is not int:
-        raise TypeError("a time is no whole number")
-    return _EPOCH + value * _MICROSECOND
-
-
-def _columns(content: object) -> list[list[Any]]:
-    if not isinstance(content, dict) or type(content.get("version")) is not int or content["version"] != _VERSION:
-        raise ValueError("it is of another version")
-    columns = [content.get(name) for name in _COLUMNS]
-    if len(content) != len(_COLUMNS) + 1 or not all(isinstance(column, list) for column in columns):
-        raise ValueError("its columns are not those of a list of peers")
-    lists = [column for column in columns if isinstance(column, list)]
-    if len(set(map(len, lists))) != 1:
-        raise ValueError("its columns differ in length")
-    return lists
-
-
-def _inflate(document: bytes) -> bytes:
-    inflater = zlib.decompressobj()
-    content = inflater.decompress(document, MAX_DECODED_SIZE)
-    if not inflater.eof or inflater.unused_data:
-        raise ValueError("it is cut short, too large, or has something behind its end")
-    return content
+def _ends(peers: Sequence[Peer], *, each: bool) -> list[datetime.datetime]:
+    """When they end: `each` of them, or the last of all."""
+    ends = [peer.not_after for peer in peers]
+    return ends if each else [max(ends)]

@@ -38,6 +38,7 @@ class Reason(enum.Enum):
     TOKEN_REFUSED = ("token_refused", 401)
     BOOTSTRAP_REFUSED = ("bootstrap_refused", 401)
     REVOKED = ("revoked", 403)
+    BARRED = ("barred", 403)
     NOT_ENTITLED = ("not_entitled", 403)
     RESERVED_IDENTITY = ("reserved_identity", 403)
     FOREIGN_TRUST_DOMAIN = ("foreign_trust_domain", 403)

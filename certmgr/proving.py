@@ -17,6 +17,7 @@ from cryptography import x509
 
 from certmgr.limits import PROVING_SECONDS, Gate
 from certmgr.proofs import MAX_TOKEN_SIZE, Method, ProvenIdentity, Reason, Refused, TokenVerifier
+from certmgr.requests import CheckedRequest
 from certmgr.wire import timestamp
 from mesh.spiffe import InvalidSpiffeId, SpiffeId
 
@@ -33,7 +34,7 @@ class Judge(Protocol):
         """Of every identity that it certifies."""
         ...
 
-    async def redeem(self, token: str, check: Callable[[ProvenIdentity], object]) -> ProvenIdentity:
+    async def redeem(self, token: str, check: Callable[[ProvenIdentity], CheckedRequest]) -> ProvenIdentity:
         """Spend a bootstrap token, unless `check` raises."""
         ...
 
@@ -85,7 +86,7 @@ class Presented:
         tokens: TokenVerifier,
         gate: Gate,
         now: Callable[[], datetime.datetime],
-        check: Callable[[ProvenIdentity], object],
+        check: Callable[[ProvenIdentity], CheckedRequest],
     ) -> ProvenIdentity:
         """Return who it is. Raises Refused, StoreUnavailable.
 

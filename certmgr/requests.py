@@ -6,6 +6,7 @@ not dropped, because whoever wrote it expects to get it.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -13,6 +14,7 @@ from typing import Final, NoReturn
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from certmgr.proofs import ProvenIdentity, Reason, Refused
@@ -41,6 +43,11 @@ class CheckedRequest:
     """A request that may be granted: whoever sent it has the private key of `public_key`."""
 
     public_key: MLDSA87PublicKey
+
+    @property
+    def key_digest(self) -> str:
+        """The SHA-256 of the key (SubjectPublicKeyInfo in DER), in hexadecimal digits."""
+        return hashlib.sha256(self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def check_csr(pem: bytes, proven: ProvenIdentity) -> CheckedRequest:

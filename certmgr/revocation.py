@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Mapping
 from typing import Final
 
 from cryptography import x509
@@ -49,22 +50,57 @@ def revoke(
     authority, has ended or is a root, for an intermediate whose root's key is not here, and where there is no room.
     """
     moment = whole_second(now)
-    if reason not in REASONS:
-        raise UserError(f"{reason.value} is no reason to revoke for good; give another, or none")
+    check_reason(reason)
     if isinstance(what, int):
         what = _authority_of(state, what) or what
-    entries = (
-        _entries_of_serial(state, what, moment, identity, reason)
-        if isinstance(what, int)
-        else (_entry_of(state, what, moment, reason),)
+    if isinstance(what, int):
+        return _with_entries(state, _entries_of_serial(state, what, moment, identity, reason), moment)
+    return _with_entries(state, (_entry_of(state, what, moment, reason),), moment, left_out=what)
+
+
+def revoke_leaves(
+    state: AuthorityState,
+    leaves: Mapping[int, datetime.datetime],
+    now: datetime.datetime,
+    *,
+    identity: str,
+    reason: x509.ReasonFlags = x509.ReasonFlags.unspecified,
+) -> AuthorityState:
+    """As revoke() of each of these leaves, all of one `identity`, with one signing of the lists.
+
+    `leaves` are serial numbers, with the moment at which each certificate ends: its entry needs no room beyond that.
+    """
+    check_reason(reason)
+    moment = whole_second(now)
+    entries = tuple(
+        entry
+        for serial, end in leaves.items()
+        for entry in _entries_of_serial(state, serial, moment, identity, reason, end)
     )
+    return _with_entries(state, entries, moment)
+
+
+def check_reason(reason: x509.ReasonFlags) -> None:
+    """Raise UserError where `reason` is none to revoke for good."""
+    if reason not in REASONS:
+        raise UserError(f"{reason.value} is no reason to revoke for good; give another, or none")
+
+
+def _with_entries(
+    state: AuthorityState,
+    entries: tuple[Revoked, ...],
+    moment: datetime.datetime,
+    *,
+    left_out: x509.Certificate | None = None,
+) -> AuthorityState:
+    """The state with what of `entries` is new on its lists, or the same one; `left_out` signs nothing any more."""
     known = {(one.serial, one.issuer) for one in state.revoked}
     new = tuple(one for one in entries if (one.serial, one.issuer) not in known)
     if not new:
         return state
     generations = state.generations
-    if isinstance(what, x509.Certificate):
-        generations = tuple(_without(one, what, moment) for one in generations)
+    if left_out is not None:
+        generations = tuple(_without(one, left_out, moment) for one in generations)
     state = forget_ended(state, moment) or state
     return sign_lists(dataclasses.replace(state, generations=generations, revoked=(*state.revoked, *new)), moment)
 
@@ -82,7 +118,9 @@ def sign_lists(state: AuthorityState, now: datetime.datetime) -> AuthorityState:
     """
     moment = whole_second(now)
     state = forget_ended(state, moment) or state
-    number = state.crl_number + 1
+    # By the clock, so that an authority that was restored from a backup does not fall behind its own numbers: peers
+    # refuse a list with a lower one (RFC 5280 §5.2.3). A clock that goes back costs nothing.
+    number = max(state.crl_number + 1, int(moment.timestamp()))
     crls = tuple(_sign_list(one, state.revoked, number, moment) for one in state.signers)
     return dataclasses.replace(state, crl_number=number, crls=crls)
 
@@ -147,15 +185,20 @@ def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) ->
 
 
 def _entries_of_serial(
-    state: AuthorityState, serial: int, moment: datetime.datetime, identity: str, reason: x509.ReasonFlags
+    state: AuthorityState,
+    serial: int,
+    moment: datetime.datetime,
+    identity: str,
+    reason: x509.ReasonFlags,
+    end: datetime.datetime | None = None,
 ) -> tuple[Revoked, ...]:
-    """Nobody says which intermediate signed it, nor until when: it is on all their lists for as long as may be.
+    """Nobody says which intermediate signed it: it is on all their lists, until `end` or for as long as may be.
 
     Serial numbers have 159 random bits, so that no other certificate is hit.
     """
     if not 1 <= serial <= MAX_SERIAL:
         raise UserError("that is no serial number: a positive one of at most 20 bytes (RFC 5280 §4.1.2.2)")
-    longest = moment + MAX_WORKLOAD_VALIDITY
+    longest = moment + MAX_WORKLOAD_VALIDITY if end is None else whole_second(end)
     return tuple(
         Revoked(
             serial,

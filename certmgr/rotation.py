@@ -1,7 +1,8 @@
 """The root's rotation (ADR 12): which step comes next, and who would break if it were taken now.
 
 Two rules keep every live peer trusting every other: nothing is signed by a root before all have said that they trust
-it, and no root is withdrawn before nobody's certificate needs it.
+it, and no root is withdrawn before nobody's certificate needs it. What was said is told apart by rounds, which the
+authority counts; no clock decides but for a certificate's end, and there whole minutes are left for clocks that differ.
 """
 
 from __future__ import annotations
@@ -13,20 +14,19 @@ from typing import Final
 from cryptography import x509
 
 from certmgr.authority import whole_second
-from certmgr.bundle import anchors_of
-from certmgr.peers import Peer, PeerBook
+from certmgr.peers import CLOCK_SKEW, Peer, PeerBook
 from certmgr.state import AuthorityState, Generation, Phase, is_list_of
 from mesh.errors import UserError
 
-# How long another replica may go on signing by the state before. Replicas learn of a change within a second where the
-# store can be watched; this leaves room for one that has to find out by asking, and for clocks that differ.
-SETTLE: Final = datetime.timedelta(seconds=30)
+# For how long nobody may have been in the way before a step is taken, in seconds, by the clock of whoever takes it. A
+# handshake that began before the last peer's word is judged by what was trusted, and made with what was shown, before
+# it; sidecars give a handshake 10 s by default, and this is three times that.
+SETTLE: Final = 30.0
 # In a message that a person reads; `Plan` has them all.
 _SHOWN_BLOCKERS: Final = 5
-_SECOND: Final = datetime.timedelta(seconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Blocker:
     """One live certificate that the next step would break; `why` is a clause for a person."""
 
@@ -41,22 +41,18 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a rotation stands. `next_phase` is None where nothing is under way; `steps` are sentences for a person.
-
-    `settled_at` is the earliest moment of the next step; before it there may be blockers that nobody knows of yet.
-    """
+    """Where a rotation stands. `next_phase` is None where nothing is under way; `steps` are sentences for a person."""
 
     phase: Phase
     next_phase: Phase | None
     blockers: tuple[Blocker, ...]
     steps: tuple[str, ...]
-    settled_at: datetime.datetime
 
 
 class StepRefused(UserError):
-    """A step would be taken too early. `blockers` are all who are in the way; none where only time is."""
+    """A step would be taken too early. `blockers` are all who are in the way."""
 
-    def __init__(self, message: str, blockers: tuple[Blocker, ...] = ()) -> None:
+    def __init__(self, message: str, blockers: tuple[Blocker, ...]) -> None:
         super().__init__(message)
         self.blockers = blockers
 
@@ -70,26 +66,19 @@ def start(state: AuthorityState, new: Generation, now: datetime.datetime) -> Aut
         )
     if new.name == state.current.name:
         raise UserError("the new root is the present one; a rotation needs another")
-    return _enter(state, Phase.PUBLISHING, (state.current, new), now)
+    return replace(_enter(state, Phase.PUBLISHING, (state.current, new), now), round=state.round + 1)
 
 
-def advance(
-    state: AuthorityState, peers: PeerBook, now: datetime.datetime, *, settle: datetime.timedelta = SETTLE
-) -> AuthorityState:
+def advance(state: AuthorityState, peers: PeerBook, now: datetime.datetime) -> AuthorityState:
     """Take the next step of the rotation that is under way.
 
-    `peers` must be everybody's, read at `now` or later: take the time first. Whatever is issued after that reading is
-    issued by this phase's rules, because `now` is at least `settle` behind its beginning. Raises StepRefused before
-    that, and as long as a live peer would break; UserError where no rotation is under way.
+    `peers` must be everybody's, read after `state` was entered: whoever is written down later than that gets a
+    certificate by this phase's rules. Only who has seen nobody in the way for SETTLE should call this. Raises
+    StepRefused as long as a live peer would break; UserError where no rotation is under way.
     """
-    present = plan(state, peers, now, settle=settle)
+    present = plan(state, peers, now)
     if present.next_phase is None:
         raise UserError("no rotation is under way; begin one with `qbitel ca rotate --start`")
-    if now < present.settled_at:
-        raise StepRefused(
-            f"the rotation is {state.phase.value} only since {_shown(state.phase_since)}, and every replica must know "
-            f"of it first; try again after {_shown(present.settled_at)}"
-        )
     if present.blockers:
         raise StepRefused(_in_the_way(present.blockers), present.blockers)
     if present.next_phase is Phase.SIGNING:
@@ -104,28 +93,22 @@ def abort(state: AuthorityState, now: datetime.datetime) -> AuthorityState:
     """
     match state.phase:
         case Phase.PUBLISHING:  # nothing was signed by the next root
-            return _enter(state, Phase.STABLE, (state.current,), now)
+            back = _enter(state, Phase.STABLE, (state.current,), now)
         case Phase.SIGNING:
-            return _enter(state, Phase.ABORTING, state.generations, now)
+            back = _enter(state, Phase.ABORTING, state.generations, now)
         case Phase.ABORTING:
             raise UserError("the rotation is being taken back already")
         case Phase.STABLE:
             raise UserError("no rotation is under way: there is nothing to take back")
+    return replace(back, round=state.round + 1)
 
 
-def plan(
-    state: AuthorityState, peers: PeerBook, now: datetime.datetime, *, settle: datetime.timedelta = SETTLE
-) -> Plan:
+def plan(state: AuthorityState, peers: PeerBook, now: datetime.datetime) -> Plan:
     """Where the rotation of `state` stands and who is in the way of its next step."""
-    anchors = anchors_of([generation.root for generation in state.generations])
-    reasons = [(peer, _why(state, peer, anchors)) for peer in peers.live(now)]
-    return Plan(
-        phase=state.phase,
-        next_phase=_NEXT_PHASE[state.phase],
-        blockers=tuple(Blocker(peer.identity, peer.instance, why) for peer, why in reasons if why),
-        steps=_steps(state),
-        settled_at=state.phase_since + settle,
-    )
+    signer = state.signer.name  # a hash of its root: once, and not for each peer
+    reasons = ((peer, _why(state, signer, peer)) for peer in peers.in_use(now - CLOCK_SKEW))
+    blockers = sorted(Blocker(peer.identity, peer.instance, why) for peer, why in reasons if why)
+    return Plan(phase=state.phase, next_phase=_NEXT_PHASE[state.phase], blockers=tuple(blockers), steps=_steps(state))
 
 
 _NEXT_PHASE: Final = {
@@ -139,10 +122,8 @@ _NEXT_PHASE: Final = {
 def _enter(
     state: AuthorityState, phase: Phase, generations: tuple[Generation, ...], now: datetime.datetime
 ) -> AuthorityState:
-    # A phase begins in a later second than the one before: what was acknowledged to an attempt that was aborted is
-    # then older than the next attempt, however soon that follows, and whatever the clocks of two command lines say.
-    since = max(whole_second(now), state.phase_since + _SECOND)
-    return replace(_of_those_kept(state, generations), phase=phase, generations=generations, phase_since=since)
+    kept = _of_those_kept(state, generations)
+    return replace(kept, phase=phase, generations=generations, phase_since=whole_second(now))
 
 
 def _of_those_kept(state: AuthorityState, generations: tuple[Generation, ...]) -> AuthorityState:
@@ -152,16 +133,19 @@ def _of_those_kept(state: AuthorityState, generations: tuple[Generation, ...]) -
     return replace(state, crls=crls)
 
 
-def _why(state: AuthorityState, peer: Peer, anchors: str) -> str:
+def _why(state: AuthorityState, signer: str, peer: Peer) -> str:
     """What the next step would break for this peer; "" for nothing."""
-    end = f"its certificate ends at {_shown(peer.not_after)}"
     if state.phase is Phase.PUBLISHING:
-        # One of the same anchors from before was of an attempt that was aborted: the root may have been dropped since.
-        if peer.acknowledged != anchors or peer.acknowledged_at <= state.phase_since:
-            return f"has not acknowledged the new root ({end})"
-    elif state.phase is not Phase.STABLE and peer.generation != state.signer.name:
-        return f"holds a certificate of the root that is to be dropped ({end})"
+        # The same roots in an earlier round were of an attempt that was taken back: the next one may be dropped since.
+        if peer.acknowledged < state.round:
+            return f"has not acknowledged the new root ({_end(peer)})"
+    elif state.phase is not Phase.STABLE and peer.generation != signer:
+        return f"holds a certificate of the root that is to be dropped ({_end(peer)})"
     return ""
+
+
+def _end(peer: Peer) -> str:
+    return f"its certificate ends at {_shown(peer.not_after)}"
 
 
 def _in_the_way(blockers: tuple[Blocker, ...]) -> str:

@@ -6,6 +6,7 @@ Several replicas run on one store. What all of them do is issue; what only the l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 from collections.abc import Awaitable, Callable
@@ -19,17 +20,19 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 
 from certmgr.authority import CertificateAndKey, WorkloadRequest, certify_workload, issue_workload
+from certmgr.barring import check_not_barred
 from certmgr.bundle import bundle_of
 from certmgr.kem import certify_kem
 from certmgr.ledger import Ledger
 from certmgr.parts import Bundle, Issued, Parts
 from certmgr.peers import Peer
 from certmgr.proofs import Method, ProvenIdentity, Reason, Refused
-from certmgr.requests import check_csr
+from certmgr.requests import CheckedRequest, check_csr
 from certmgr.revocation import is_revoked
 from certmgr.state import AuthorityState, Generation
+from certmgr.state_document import decode_state, encode_state
 from certmgr.store import AUTHORITY_DOCUMENT, StoreConflict, Stored, StoreUnavailable
-from certmgr.tokens import redeem_token
+from certmgr.tokens import find_token, spend_token
 from certmgr.upkeep import Upkeep
 from mesh import names
 from mesh.errors import UserError
@@ -40,6 +43,8 @@ from mesh.spiffe import SpiffeId
 _ATTEMPTS: Final = 8
 # Seconds to wait before the store is asked again after it failed.
 _STORE_PAUSE: Final = 2.0
+# Seconds between two looks at what other replicas wrote down, where nothing asks for one sooner.
+_PEERS_PAUSE: Final = 30.0
 # The API's own leaf is renewed when so much of its life is over.
 _OWN_RENEWAL: Final = 0.5
 
@@ -65,7 +70,7 @@ class AuthorityService:
         self.now = now
         self.ledger = Ledger(parts.store, parts.replica, now=now, after_write=self._confirm)
         self._stored = stored
-        self._state = AuthorityState.decode(stored.document)
+        self._state = decode_state(stored.document)
         self._bundle = bundle_of(self._state)
         self._changed = asyncio.Event()
         # Held from asking the store to taking up its answer: an answer that is overtaken must not undo a newer one.
@@ -118,7 +123,7 @@ class AuthorityService:
                 state = transform(self._state)
                 if state is None or state == self._state:
                     return False
-                document = state.encode()
+                document = encode_state(state)
                 try:
                     version = await self.parts.store.save(AUTHORITY_DOCUMENT, document, self._stored.version)
                 except StoreConflict:
@@ -133,6 +138,7 @@ class AuthorityService:
         upkeep = Upkeep(self, self.now, self.parts.is_leader)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
+            tasks.create_task(self._follow_peers())
             tasks.create_task(upkeep.run())
             for chore in self.parts.chores:
                 tasks.create_task(_whole(chore(self)))
@@ -147,6 +153,15 @@ class AuthorityService:
                 _log.warning("the authority's state cannot be read, what is known stays in use: %s", error)
                 await asyncio.sleep(_STORE_PAUSE)
 
+    async def _follow_peers(self) -> None:
+        """Take up whom others certified, and forget what has ended."""
+        while True:
+            await asyncio.sleep(_PEERS_PAUSE)
+            try:
+                await self.ledger.refresh()
+            except (StoreUnavailable, UserError) as error:
+                _log.warning("the list of peers cannot be read, what is known stays in use: %s", error)
+
     async def _confirm(self) -> None:
         """Make sure that we know the newest state."""
         async with self._asking:
@@ -160,7 +175,7 @@ class AuthorityService:
             self._adopt(stored)
 
     def _adopt(self, stored: Stored) -> None:
-        state = AuthorityState.decode(stored.document)
+        state = decode_state(stored.document)
         before = self._bundle.etag
         self._stored, self._state, self._bundle = stored, state, bundle_of(state)
         if self._bundle.etag != before:
@@ -170,13 +185,26 @@ class AuthorityService:
     # -- certificates -------------------------------------------------------------------------------------------
 
     async def issue(
-        self, proven: ProvenIdentity, csr: bytes, *, instance: str, anchors: str, kem_public_key: bytes | None
+        self,
+        proven: ProvenIdentity,
+        csr: bytes,
+        *,
+        instance: str,
+        anchors: str,
+        kem_public_key: bytes | None,
+        shown: str = "",
     ) -> IssuedToPeer:
         """Certify the key of `csr` (PEM) for whom the proof proves, and `kem_public_key` (PEM) beside it.
 
-        `anchors` are those that the peer trusts as it asks. Raises Refused, StoreUnavailable, UserError.
+        `anchors` are those that the peer trusts as it asks, `shown` is the serial number of the certificate that it
+        asks with, in lower-case hexadecimal digits. Raises Refused, StoreUnavailable, UserError.
         """
         self._check_entitled(proven)
+        if shown:
+            # Known before the new one is written down, whichever replica issued it: so that the new one is later. Where
+            # it cannot be found, which _follow_peers says, both count.
+            with contextlib.suppress(UserError):
+                await self.ledger.find(str(proven.spiffe_id), instance, shown)
         public_key = check_csr(csr, proven).public_key
         kem_key = None if kem_public_key is None else _read_kem_key(kem_public_key)
         request = self._request(proven)
@@ -202,6 +230,7 @@ class AuthorityService:
         """See parts.Authority. `any_trust_domain` is for who may use the authority's key: its own command line."""
         if request.spiffe_id.trust_domain != self.trust_domain and not any_trust_domain:
             raise UserError(f"{request.spiffe_id} is not of the trust domain {self.trust_domain}, which is ours")
+        check_not_barred(self._state, request.spiffe_id)
         if isinstance(public_key, MLKEM1024PublicKey):
             # It authenticates nobody, so that nobody has to trust its issuer in a handshake: it is no peer.
             generation = self._state.signer
@@ -220,19 +249,31 @@ class AuthorityService:
                 Reason.NOT_ENTITLED,
                 f"no certificate of {identity} is known for the instance {instance!r}; ask for one first",
             )
-        await self.ledger.record(peer.acknowledging(anchors, self.now()))
+        if anchors != self._bundle.anchors:
+            await self._confirm()  # it may have heard of a newer round than we have
+        said = peer.acknowledging(self._round_of(anchors))
+        if said != peer:
+            await self.ledger.record(said)
 
-    async def redeem(self, token: str, check: Callable[[ProvenIdentity], object]) -> ProvenIdentity:
+    def _round_of(self, anchors: str) -> int:
+        """The round that these are the anchors of; 0 where that is not the present one, which nobody asks about."""
+        return self._state.round if anchors == self._bundle.anchors else 0
+
+    async def redeem(self, token: str, check: Callable[[ProvenIdentity], CheckedRequest]) -> ProvenIdentity:
         """Spend a bootstrap token, unless `check` raises: a request that is wrong must not cost its asker the token.
 
-        Raises Refused, StoreUnavailable, and what `check` raises.
+        For a short time the key that it was spent for may redeem it again (tokens.spend_token). Raises Refused,
+        StoreUnavailable, and what `check` raises.
         """
         found: list[ProvenIdentity] = []
 
         def spend(state: AuthorityState) -> AuthorityState:
-            left, spent = redeem_token(state, token, self.now())
-            found[:] = [ProvenIdentity(spiffe_id=spent.spiffe_id, method=Method.BOOTSTRAP, dns_names=spent.dns_names)]
-            check(found[0])
+            now = self.now()
+            waiting = find_token(state, token, now)
+            check_not_barred(state, waiting.spiffe_id)
+            proven = ProvenIdentity(spiffe_id=waiting.spiffe_id, method=Method.BOOTSTRAP, dns_names=waiting.dns_names)
+            left = spend_token(state, waiting, check(proven).key_digest, now)
+            found[:] = [proven]
             return left
 
         await self.change(spend)
@@ -280,6 +321,7 @@ class AuthorityService:
             )
         if identity == SpiffeId.of_authority(self.trust_domain):
             raise Refused(Reason.RESERVED_IDENTITY, f"{identity} is the authority's own identity", identity=identity)
+        check_not_barred(self._state, identity)
 
     def _request(self, proven: ProvenIdentity) -> WorkloadRequest:
         return WorkloadRequest(
@@ -289,10 +331,10 @@ class AuthorityService:
     async def _sign(
         self, request: WorkloadRequest, public_key: MLDSA87PublicKey, instance: str, anchors: str
     ) -> Issued:
-        """Sign, and return when the peer is written down and the signature is still what the rotation wants.
+        """Sign, and return when the peer is written down and the signature is still what the newest state wants.
 
         The state is read again behind each write of the ledger (`_confirm`): a leader that steps the rotation on after
-        that has read this peer too.
+        that has read this peer too, and so has whoever bars the identity and then revokes what it holds.
         """
         self.ledger.check_room(str(request.spiffe_id), instance)
         for _ in range(_ATTEMPTS):
@@ -305,11 +347,12 @@ class AuthorityService:
                 serial=f"{certificate.serial_number:x}",
                 issued_at=now,
                 not_after=certificate.not_valid_after_utc,
-                acknowledged=anchors,
-                acknowledged_at=now,
+                acknowledged=self._round_of(anchors),
             )
             await self.ledger.record(peer)
-            if self._state.signer.name == generation.name:
+            check_not_barred(self._state, request.spiffe_id)
+            # The intermediate too: one that was revoked meanwhile has another in its place.
+            if self._state.signer.issuer.certificate == generation.issuer.certificate:
                 return Issued(certificate, (generation.issuer.certificate,), generation.name)
         raise StoreUnavailable("the root's rotation keeps going on; try again")
 

@@ -32,9 +32,10 @@ class File:
 def write_files(folder: Path, files: Sequence[File], *, replace: bool) -> None:
     """Write every file under a temporary name; only when all are on disk, rename them in the order given.
 
-    A full disk, a kill or a power cut while bytes are written therefore leaves the old files. Between the renames
-    lies no work that can fail but for the disk itself; a reader that comes in just then sees files that do not match,
-    and reads again. UserError where a file is there already, unless `replace`, and for what the system refuses.
+    A full disk, a kill or a power cut while bytes are written therefore leaves the old files. A kill or a power cut
+    between the renames leaves the first files new and the others old: what is written in such an order, one file twice
+    if need be, holds at each of these points. UserError where a file is there already, unless `replace`, and for what
+    the system refuses.
     """
     if not replace:
         for file in files:
@@ -51,7 +52,8 @@ def write_files(folder: Path, files: Sequence[File], *, replace: bool) -> None:
                 staged.append((_stage(folder, file, cleanup), target))
             for temporary, target in staged:
                 _publish(temporary, target, replace=replace)
-        _sync_folder(folder)
+                # Each by itself: no file system owes us that two renames get to the disk in their order.
+                _sync_folder(folder)
 
 
 def _make_folder(folder: Path) -> None:
@@ -101,7 +103,7 @@ def _exists_already(path: Path) -> UserError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renames themselves outlive a power cut."""
+    """Make the last rename outlive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

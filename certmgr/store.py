@@ -6,7 +6,7 @@ The documents hold private keys; a store keeps them accordingly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -62,6 +62,10 @@ class Store(Protocol):
 
     async def names(self) -> Sequence[str]:
         """The names of all documents, sorted."""
+        ...
+
+    async def versions(self) -> Mapping[str, str]:
+        """The present version of each document by its name, without the documents."""
         ...
 
     async def changed(self, name: str, version: str | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from certmgr.authority import WorkloadRequest, whole_second
+from certmgr.barring import find_bar
 from certmgr.proofs import Reason, Refused
 from certmgr.state import AuthorityState, BootstrapToken, forget_ended
 from mesh.errors import UserError
@@ -19,6 +20,8 @@ from mesh.spiffe import SpiffeId
 MIN_TOKEN_LENGTH: Final = 32
 # A token lies in a file until its machine starts for the first time.
 MAX_TOKEN_VALIDITY: Final = datetime.timedelta(days=30)
+# How long after it was spent a token serves the same key once more: the asker's back-off reaches five minutes.
+REDEEM_AGAIN: Final = datetime.timedelta(minutes=10)
 
 
 def add_token(
@@ -31,15 +34,17 @@ def add_token(
 ) -> AuthorityState:
     """Return the state in which `token` proves `spiffe_id`, once and until then; tokens that ended are forgotten.
 
-    Raises UserError for an identity that is the authority's own or of another trust domain, names that cannot stand in
-    a certificate, an end that has passed or is beyond MAX_TOKEN_VALIDITY, a token that is short or known already, and
-    where too many are waiting.
+    Raises UserError for an identity that is the authority's own, of another trust domain or barred, names that cannot
+    stand in a certificate, an end that has passed or is beyond MAX_TOKEN_VALIDITY, a token that is short or known
+    already, and where too many are waiting.
     """
     moment, end = whole_second(now), whole_second(until)
     if spiffe_id.trust_domain != state.trust_domain:
         raise UserError(f"{str(spiffe_id)[:200]} is not of this trust domain; give one of {state.trust_domain}")
     if spiffe_id == SpiffeId.of_authority(state.trust_domain):
         raise UserError(f"{spiffe_id} is the authority's own identity; give the workload's")
+    if find_bar(state, spiffe_id) is not None:
+        raise UserError(f"{spiffe_id} is barred: lift that first (`qbitel ca revoke --lift`)")
     names = WorkloadRequest(spiffe_id=spiffe_id, dns_names=tuple(dns_names)).dns_names
     if not moment < end <= moment + MAX_TOKEN_VALIDITY:
         raise UserError(f"a token is good for at most {MAX_TOKEN_VALIDITY.days} days, and must not have ended already")
@@ -52,22 +57,43 @@ def add_token(
     return dataclasses.replace(state, tokens=(*waiting, BootstrapToken(digest, spiffe_id, names, end)))
 
 
-def redeem_token(state: AuthorityState, token: str, now: datetime.datetime) -> tuple[AuthorityState, BootstrapToken]:
-    """Return what `token` proves, and the state in which it is used up: only who stores that has redeemed it.
+def find_token(state: AuthorityState, token: str, now: datetime.datetime) -> BootstrapToken:
+    """Return what `token` proves. It is not used up by that: see spend_token.
 
-    Raises Refused, BOOTSTRAP_REFUSED, without saying whether it was used, has ended or never was.
+    Raises Refused, BOOTSTRAP_REFUSED, without saying whether it has ended or never was.
     """
-    moment = whole_second(now)
     digest = _digest(token)
-    waiting = (forget_ended(state, moment) or state).tokens
+    waiting = (forget_ended(state, whole_second(now)) or state).tokens
     # All are compared, each in constant time.
     found = [one for one in waiting if hmac.compare_digest(one.digest, digest)]
     if not found:
-        raise Refused(
-            Reason.BOOTSTRAP_REFUSED,
-            "the bootstrap token is not known here, was used, or has ended; make a new one with `qbitel ca token`",
-        )
-    return dataclasses.replace(state, tokens=tuple(one for one in waiting if one is not found[0])), found[0]
+        raise _refused()
+    return found[0]
+
+
+def spend_token(state: AuthorityState, token: BootstrapToken, key: str, now: datetime.datetime) -> AuthorityState:
+    """Return the state in which `token` (of find_token) is used up: only who stores that has redeemed it.
+
+    `key` is the SHA-256 of the key that it is spent for (SubjectPublicKeyInfo in DER), in hexadecimal digits. For
+    REDEEM_AGAIN the same key may redeem it again, because the answer may have been lost on its way, and whoever has not
+    its private key can do nothing with the certificate; the state then stays as it is. Raises Refused,
+    BOOTSTRAP_REFUSED, for any other key.
+    """
+    if token.key:
+        if not hmac.compare_digest(token.key, key):
+            raise _refused()
+        return state
+    moment = whole_second(now)
+    spent = dataclasses.replace(token, key=key, until=min(token.until, moment + REDEEM_AGAIN))
+    present = (forget_ended(state, moment) or state).tokens
+    return dataclasses.replace(state, tokens=tuple(spent if one == token else one for one in present))
+
+
+def _refused() -> Refused:
+    return Refused(
+        Reason.BOOTSTRAP_REFUSED,
+        "the bootstrap token is not known here, was used, or has ended; make a new one with `qbitel ca token`",
+    )
 
 
 def _digest(token: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -39,16 +40,32 @@ class Changeable(Protocol):
 
 
 class Upkeep:
-    """Runs beside the API. `is_leader` is asked before each step."""
+    """Runs beside the API. `is_leader` is asked before each step.
+
+    `settle` is how long, in seconds of `monotonic`, nobody may have been in the way of a rotation's step; `pause`
+    seconds are between two rounds.
+    """
 
     def __init__(
-        self, service: Changeable, now: Callable[[], datetime.datetime], is_leader: Callable[[], bool]
+        self,
+        service: Changeable,
+        now: Callable[[], datetime.datetime],
+        is_leader: Callable[[], bool],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        settle: float = rotation.SETTLE,
+        pause: float = PAUSE,
     ) -> None:
         self._service = service
         self._now = now
         self._is_leader = is_leader
+        self._monotonic = monotonic
+        self._settle = settle
+        self._pause = pause
         self._rounds = 0
         self._said = ""
+        # Of which phase and round nobody is in the way, and since when.
+        self._clear: tuple[Phase, int, float] | None = None
 
     async def run(self) -> None:
         """Until cancelled. A store that fails is asked again; a bug ends it, and with it the authority."""
@@ -58,7 +75,9 @@ class Upkeep:
                     await self.round()
                 except (StoreUnavailable, UserError) as error:
                     self._say(logging.ERROR, f"the authority cannot be kept up, what there is stays in use: {error}")
-            await asyncio.sleep(PAUSE)
+            else:
+                self._clear = None  # what came and went meanwhile was not ours to see
+            await asyncio.sleep(self._pause)
 
     async def round(self) -> None:
         """Everything that is due now. Raises StoreUnavailable, UserError."""
@@ -69,32 +88,41 @@ class Upkeep:
         await change(
             lambda present: revocation.sign_lists(present, now) if revocation.lists_due(present, now) else None
         )
-        await self._step_rotation()
+        await self.step_rotation()
         if self._rounds % _ROUNDS_BETWEEN_SWEEPS == 0:
-            await self._service.ledger.forget_ended()
+            await self._service.ledger.remove_ended()
         self._rounds += 1
 
-    async def _step_rotation(self) -> None:
-        """Go on with a rotation whose next step would break nobody."""
+    async def step_rotation(self) -> None:
+        """Go on with a rotation whose next step would break nobody, and would not have for a while."""
         present = self._service.state
         if present.phase is Phase.STABLE:
+            self._clear = None
             return
-        # The time first, then the peers (rotation.advance): whoever is written down later keeps to the present phase.
-        now = self._now()
         peers = unrevoked(present, await self._service.ledger.everyone())
         try:
+            rotation.advance(present, peers, self._now())
+            if not self._has_settled(present):
+                return
             stepped = await self._service.change(
                 lambda newest: (
-                    revocation.sign_lists(rotation.advance(newest, peers, now), now)
-                    if newest.phase is present.phase
+                    revocation.sign_lists(rotation.advance(newest, peers, self._now()), self._now())
+                    if (newest.phase, newest.round) == (present.phase, present.round)
                     else None
                 )
             )
         except StepRefused as refused:
+            self._clear = None
             self._say(logging.INFO, f"the root's rotation waits: {refused}")
             return
         if stepped:
             _log.info("the root's rotation went on: %s is now %s", present.phase.value, self._service.state.phase.value)
+
+    def _has_settled(self, present: AuthorityState) -> bool:
+        """Whether nobody has been in the way for long enough; counted from the first time that this is asked."""
+        if self._clear is None or self._clear[:2] != (present.phase, present.round):
+            self._clear = (present.phase, present.round, self._monotonic())
+        return self._monotonic() - self._clear[2] >= self._settle
 
     def _say(self, level: int, message: str) -> None:
         """Once for as long as it stays the same."""
@@ -105,8 +133,6 @@ class Upkeep:
 
 def unrevoked(present: AuthorityState, peers: PeerBook) -> PeerBook:
     """Without those that nobody accepts any more: they cannot break."""
-    for generation in present.generations:
-        issuers = {state.short_hash(one) for one in generation.authorities}
-        serials = frozenset(f"{one.serial:x}" for one in present.revoked if one.issuer in issuers)
-        peers = peers.without_revoked(generation.name, serials)
-    return peers
+    generations = {state.short_hash(issuer): one.name for one in present.generations for issuer in one.authorities}
+    revoked = ((generations.get(one.issuer), f"{one.serial:x}") for one in present.revoked)
+    return peers.without(frozenset((name, serial) for name, serial in revoked if name is not None))

@@ -103,6 +103,7 @@ def encode_bundle(bundle: Bundle) -> bytes:
             "anchors": bundle.anchors,
             "etag": bundle.etag,
             "generation": bundle.generation,
+            "round": bundle.round,
         }
     )
 

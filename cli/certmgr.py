@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -16,10 +18,11 @@ from certmgr.audit import file_journal, stream_journal
 from certmgr.folder_store import FolderStore
 from certmgr.parts import Parts
 from certmgr.server import Listening
-from certmgr.state import AuthorityState
+from certmgr.state_document import decode_state
 from certmgr.storage import shown
 from certmgr.store import AUTHORITY_DOCUMENT, Store, StoreUnavailable
 from cli.arguments import Address, Parser, address
+from cli.ca.places import namespace
 from cli.proxy import DEFAULT_PROFILE, add_log_level, endpoint, set_up_logging
 from mesh import names
 from mesh.errors import UserError
@@ -31,6 +34,10 @@ _DRAIN_SECONDS = 10.0
 # What a supervisor waits at the very most.
 _MOST_SECONDS = 3600.0
 _AUDIT_FILE = "audit.log"
+# One label of a subdomain, or several; Linux' longest name of a host.
+_REPLICA_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*\Z")
+_LONGEST_REPLICA = 64
+_LONGEST_SHOWN_HOST = 40
 # In a folder there is one; a second one beside it is a mistake that costs nothing, since every change is conditional.
 _REPLICA = "folder"
 
@@ -63,7 +70,15 @@ def _parser() -> Parser:
     )
     serve.add_argument("--kubeconfig", metavar="FILE", help="the cluster (the one that this pod is in)")
     serve.add_argument(
-        "--namespace", metavar="N", help=f"of the Secrets that hold the authority ({names.CONTROL_NAMESPACE})"
+        "--namespace",
+        metavar="N",
+        type=namespace,
+        help=f"of the Secrets that hold the authority ({names.CONTROL_NAMESPACE})",
+    )
+    serve.add_argument(
+        "--replica",
+        metavar="NAME",
+        help="with --kubernetes: what no other replica is called at the same time (the host's name, which is a pod's)",
     )
     serve.add_argument(
         "--service-secrets",
@@ -118,7 +133,7 @@ def _parts(options: argparse.Namespace) -> AbstractAsyncContextManager[Parts]:
         return _cluster_parts(options)
     if options.folder is None:
         raise UserError("give the authority's folder, or --kubernetes")
-    for flag in ("kubeconfig", "namespace", "service_secrets"):
+    for flag in ("kubeconfig", "namespace", "replica", "service_secrets"):
         if getattr(options, flag):
             raise UserError(f"--{flag.replace('_', '-')} is for --kubernetes; leave it out with a folder")
     return contextlib.nullcontext(_folder_parts(options))
@@ -143,20 +158,31 @@ async def _cluster_parts(options: argparse.Namespace) -> AsyncIterator[Parts]:
         raise UserError(
             f"--kubernetes needs the Python package {error.name}: pip install 'qbitel-mesh[kubernetes]'"
         ) from None
-    namespace = options.namespace or names.CONTROL_NAMESPACE
-    async with kubernetes.cluster_store(options.kubeconfig, namespace) as store:
+    home = options.namespace or names.CONTROL_NAMESPACE
+    async with kubernetes.cluster_store(options.kubeconfig, home) as store:
         trust_domain = await _trust_domain(store)
     journal = file_journal(options.audit) if options.audit else stream_journal(sys.stdout.fileno())
     async with kubernetes.cluster_parts(
         kubeconfig=options.kubeconfig,
         trust_domain=trust_domain,
-        replica=socket.gethostname(),  # of a pod: its name
+        replica=replica_name(options.replica or socket.gethostname()),
         journal=journal,
         now=utc_now,
-        namespace=namespace,
+        namespace=home,
         service_secrets=options.service_secrets,
     ) as parts:
         yield parts
+
+
+def replica_name(host: str) -> str:
+    """`host` where it can be a part of an object's name, as every pod's can; else one that is like it, and no other's.
+
+    An object's name is a subdomain of RFC 1123, and more than the replica's name stands in it.
+    """
+    if len(host) <= _LONGEST_REPLICA and _REPLICA_NAME.match(host):
+        return host
+    readable = re.sub(r"[^a-z0-9]+", "-", host.lower())[:_LONGEST_SHOWN_HOST].strip("-")
+    return f"{readable or 'replica'}-{hashlib.sha256(host.encode()).hexdigest()[:12]}"
 
 
 async def _trust_domain(store: Store) -> str:
@@ -166,8 +192,8 @@ async def _trust_domain(store: Store) -> str:
     except StoreUnavailable as error:
         raise UserError(f"the store of the authority does not answer: {error}") from None
     if stored is None:
-        raise UserError("there is no authority in the cluster yet; make one with `qbitel ca init`")
-    return AuthorityState.decode(stored.document).trust_domain
+        raise UserError("there is no authority in the cluster yet; make one with `qbitel ca init --kubernetes`")
+    return decode_state(stored.document).trust_domain
 
 
 def _listening(options: argparse.Namespace) -> Listening:

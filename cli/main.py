@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("cli.init", "apply, check or remove the interception rules of a pod"),
     "ca": ("cli.ca.command", "make and run certificate authorities, look at and judge certificates"),
     "certmgr": ("cli.certmgr", "run the mesh's certificate authority as a service"),
+    "policy": ("cli.policy.command", "write, check, explain and compare the policies that govern a mesh"),
     "check": ("cli.check", "say what of this machine and its certificates is fit for the mesh"),
     "bench": ("cli.bench", "measure the cryptography on this machine"),
 }

@@ -47,7 +47,14 @@ def _parser() -> Parser:
         end.add_argument("--key", metavar="FILE", type=Path, required=True, help="its private key, PEM")
         end.add_argument("--ca", metavar="FILE", type=Path, required=True, help="the roots that we trust, PEM")
         end.add_argument(
-            "--crl", metavar="FILE", type=Path, help="revocation lists of these roots, PEM (nothing is revoked)"
+            "--intermediates",
+            metavar="FILE",
+            type=Path,
+            help="intermediates that we hold beside the roots, PEM: peers need not send them, and --crl may hold their "
+            "lists (none)",
+        )
+        end.add_argument(
+            "--crl", metavar="FILE", type=Path, help="revocation lists of these authorities, PEM (nothing is revoked)"
         )
         add_engine_options(end)
         end.add_argument(
@@ -81,7 +88,8 @@ def _parser() -> Parser:
 
 def _config(options: argparse.Namespace) -> ProxyConfig:
     listen, target = endpoint(options.listen), endpoint(options.target)
-    files = CredentialFiles(options.cert, options.key, TrustFiles(options.ca, options.crl))
+    trust = TrustFiles(options.ca, options.crl, intermediates=options.intermediates)
+    files = CredentialFiles(options.cert, options.key, trust)
     profiles = config.profiles_named(options.profile or [DEFAULT_PROFILE])
     domains = config.trust_domains(options.trust_domain)
     metrics = (endpoint(options.metrics),) if options.metrics else ()

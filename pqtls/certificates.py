@@ -8,9 +8,10 @@ added here.
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -46,6 +47,11 @@ MAX_CERTIFICATES: Final = MAX_INTERMEDIATES + 2
 _SCHEMES_BY_KEY_TYPE: Final = {
     scheme.key_type: scheme for scheme in (MLDSA87, ECDSA_SECP384R1_SHA384, ECDSA_SECP256R1_SHA256)
 }
+# In front of each block of a PEM file, and how a block of a private key begins, whatever its kind.
+_PEM_BLOCK: Final = re.compile(rb"(?=-----BEGIN )")
+_PEM_KEY: Final = re.compile(rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----")
+# A new key and the one before it.
+_MAX_KEYS: Final = 2
 _SEED_ONLY_HINT: Final = (
     "if OpenSSL made the key, convert it to seed form: "
     "openssl pkey -in KEY -provparam ml-dsa.output_formats=seed-only -out KEY"
@@ -72,15 +78,15 @@ class Credential:
 
     @classmethod
     def from_pem(cls, chain_pem: bytes, private_key_pem: bytes) -> Credential:
-        """Read a chain and its key; raise ConfigurationError where they cannot be used together."""
+        """Read a chain and its key; raise ConfigurationError where they cannot be used together.
+
+        Of two keys the one that belongs to the leaf is taken: whoever renews both files cannot replace them at the same
+        moment, and writes the old key behind the new one meanwhile. What stands behind these is not looked at.
+        """
         chain = load_certificates(chain_pem, "the certificate file")
         leaf = chain[0]
-        try:
-            key = load_pem_private_key(private_key_pem, password=None)
-        except TypeError:
-            raise ConfigurationError("the private key is encrypted: store it unencrypted, with mode 0600") from None
-        except (ValueError, UnsupportedAlgorithm):
-            raise ConfigurationError(f"the private key cannot be read; {_SEED_ONLY_HINT}") from None
+        keys = [_load_private_key(pem) for pem in _key_blocks(private_key_pem)]
+        key = next((one for one in keys if one.public_key() == leaf.public_key()), keys[0])
         scheme = _SCHEMES_BY_KEY_TYPE.get(key_type(key))
         if scheme is None:
             raise ConfigurationError(f"a private key of type {key_type(key)} is not used here: make one of ML-DSA-87")
@@ -105,6 +111,21 @@ class Credential:
             if issuer in authorities:
                 return self.chain[: position + 1]
         return self.chain
+
+
+def _key_blocks(pem: bytes) -> list[bytes]:
+    """Each private key by itself; what holds none is for the reader of keys to complain of."""
+    blocks = [block for block in _PEM_BLOCK.split(pem) if _PEM_KEY.match(block)]
+    return blocks[:_MAX_KEYS] or [pem]
+
+
+def _load_private_key(pem: bytes) -> Any:
+    try:
+        return load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise ConfigurationError("the private key is encrypted: store it unencrypted, with mode 0600") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(f"the private key cannot be read; {_SEED_ONLY_HINT}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +246,7 @@ def _build_path(
         return verifier.verify(leaf, [*intermediates, *trust.intermediates]).chain
     except verification.VerificationError as error:
         _explain_times(certificates, now)
-        if _has_issuer(leaf, [*intermediates, *trust.intermediates, *trust.roots]):
+        if _leads_to_a_root(leaf, [*intermediates, *trust.intermediates], trust.roots):
             raise CertificateRefused(
                 f"the peer's certificate {display_name(leaf)} is not acceptable: {shown(str(error))}",
                 Alert.BAD_CERTIFICATE,
@@ -240,15 +261,52 @@ def _build_path(
         ) from None
 
 
-def _has_issuer(leaf: x509.Certificate, candidates: list[x509.Certificate]) -> bool:
-    """Whether one of `candidates` signed the leaf. Chooses between two refusals; nothing is accepted by it."""
-    for candidate in candidates:
-        try:
-            leaf.verify_directly_issued_by(candidate)
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-            continue
-        return True
+def _leads_to_a_root(
+    leaf: x509.Certificate, between: list[x509.Certificate], roots: tuple[x509.Certificate, ...]
+) -> bool:
+    """Whether the leaf stands under one of `roots`, however bad the path is. Nothing is accepted by it.
+
+    It chooses between two refusals (RFC 8446 §6.2): a path to an anchor that does not hold is bad_certificate, one that
+    leads to no anchor is unknown_ca.
+    """
+    unused, reached = list(between), [leaf]
+    while reached:
+        certificate = reached.pop()
+        if any(_is_issued_by(certificate, root) for root in roots):
+            return True
+        above = [one for one in unused if _is_issued_by(certificate, one)]
+        unused = [one for one in unused if one not in above]
+        reached.extend(above)
     return False
+
+
+def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether `certificate` names this authority, its key included, or was signed by it.
+
+    The name alone says little: roots of two meshes may share one. Where the certificate does not say which key is meant
+    (RFC 5280 §4.2.1.1), the signature does.
+    """
+    if certificate.issuer != authority.subject:
+        return False
+    named = _extension(certificate, x509.AuthorityKeyIdentifier)
+    own = _extension(authority, x509.SubjectKeyIdentifier)
+    if named is not None and own is not None and named.key_identifier == own.digest:
+        return True
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _check_authority_purposes(path: list[x509.Certificate], purpose: Purpose) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +16,10 @@ from mesh import names
 from mesh.errors import UserError
 from pqtls import Credential, TicketKeeper, TrustAnchors
 from pqtls.errors import ConfigurationError
+from pqtls.trust import OlderRevocationList
 from pqtls.x509_reading import load_certificates, uris
 from proxy.config import CredentialFiles, TrustFiles
-from proxy.credentials import Bundle, TlsSettings, TrustPem
+from proxy.credentials import Bundle, TlsSettings, TrustPem, count_nothing
 from proxy.reading import exists, read_file, signature_of
 
 # How an envelope of certmgr/sealing.py begins.
@@ -58,6 +60,22 @@ def _checked(pem: TrustPem, last: Path) -> TrustAnchors:
         return pem.anchors()
     except ConfigurationError as error:
         raise UserError(f"{last}: {error}") from None
+
+
+def check_follows(trust: TrustAnchors, held: TrustAnchors, files: TrustFiles) -> None:
+    """Raise OlderList where `trust`, read from `files`, has an older revocation list than `held`.
+
+    Whoever can put an old file in a new one's place must not let in again what was revoked meanwhile. What is held is
+    in memory alone: a process that starts takes the lists that it finds.
+    """
+    try:
+        trust.check_follows(held)
+    except OlderRevocationList as error:
+        raise OlderList(f"{files.crl}: {error}") from None
+
+
+class OlderList(UserError):
+    """A file of revocation lists is older than what was read from it before."""
 
 
 def has_revocations(files: TrustFiles) -> bool:
@@ -123,6 +141,7 @@ class CredentialStore:
         self._settings = settings
         self._seen = signature_of(self._files.paths())
         self._last_failure = ""
+        self.count_older_list: Callable[[], None] = count_nothing
         self.current = load(files, settings)
         self._insist_on_revocations()
         self._warn_if_expired()
@@ -138,6 +157,8 @@ class CredentialStore:
             bundle = self._load()
             self._insist_on_revocations()
         except UserError as error:
+            if isinstance(error, OlderList):
+                self.count_older_list()
             if str(error) != self._last_failure:
                 self._last_failure = str(error)
                 _log.error("the certificates were not reloaded, the last good ones stay in use: %s", error)
@@ -155,6 +176,7 @@ class CredentialStore:
 
     def _load(self) -> Bundle:
         bundle = load(self._files, self._settings)
+        check_follows(bundle.trust, self.current.trust, self._files.trust)
         if bundle.identity == self.current.identity or self._settings.tickets is None:
             return bundle
         # Whoever resumes takes us for whom it met before. That was somebody else: those tickets must not hold any more.

@@ -6,16 +6,18 @@ The folder of roots vouches for the authority alone. Whom our peers may be signe
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from mesh.errors import UserError
 from mesh.spiffe import SpiffeId
 from pqtls import ClientConfig, Credential, TrustAnchors
 from pqtls.errors import ConfigurationError, MisuseError
+from pqtls.trust import OlderRevocationList
 from proxy import enrolment
 from proxy.answers import AuthorityFailed, Failure, Issued, Published
 from proxy.config import EnrolmentConfig
-from proxy.credential_files import insisting_on_revocations, read_trust
-from proxy.credentials import Bundle, TlsSettings, TrustPem
+from proxy.credential_files import OlderList, check_follows, insisting_on_revocations, read_trust
+from proxy.credentials import Bundle, TlsSettings, TrustPem, count_nothing
 from proxy.enrolment import KeyRequest
 from proxy.identity import IdentityRule
 from proxy.reading import signature_of
@@ -39,11 +41,13 @@ class EnrolledCredentials:
         self._own_rule = IdentityRule(trust_domains, frozenset())
         self._seen = signature_of(self._files.paths())
         self._last_failure = ""
-        self._roots, _ = read_trust(self._files)
+        self._roots, self._roots_trust = read_trust(self._files)
         self._files = insisting_on_revocations(self._files)
+        self.count_older_list: Callable[[], None] = count_nothing
         self._toward: tuple[TrustPem, TrustAnchors] | None = None
         self._current: Bundle | None = None
         self._published: Published | None = None
+        self._anchors = ""
 
     @property
     def current(self) -> Bundle:
@@ -61,6 +65,11 @@ class EnrolledCredentials:
     def published(self) -> Published | None:
         """What of the authority's publications is in use; None before the first certificate."""
         return self._published
+
+    @property
+    def anchors(self) -> str:
+        """The name of the roots that every connection is judged by that begins now; "" before the first certificate."""
+        return self._anchors
 
     def take_certificate(self, request: KeyRequest, issued: Issued) -> None:
         """Use this certificate, and what was published with it, for every connection from now on.
@@ -105,8 +114,22 @@ class EnrolledCredentials:
     def _trust_in(self, published: Published) -> TrustAnchors:
         if self._current is not None and published == self._published:
             return self._current.trust
+        if self._published is not None and published.round < self._published.round:
+            # One of its replicas is behind; who heard us acknowledge the newer roots counts on our keeping them.
+            raise AuthorityFailed(
+                Failure.INVALID,
+                f"what the authority publishes was not taken: it is of round {published.round} of its roots, and round "
+                f"{self._published.round} is in use already",
+            )
         revoking_before = self._published is not None and bool(self._published.trust.crls.strip())
-        return enrolment.read_trust(published, revoking_before=revoking_before)
+        trust = enrolment.read_trust(published, revoking_before=revoking_before)
+        if self._current is not None:
+            try:
+                trust.check_follows(self._current.trust)
+            except OlderRevocationList as error:
+                self.count_older_list()
+                raise AuthorityFailed(Failure.INVALID, f"what the authority publishes was not taken: {error}") from None
+        return trust
 
     def _use(self, credential: Credential, trust: TrustAnchors, published: Published) -> None:
         try:
@@ -116,6 +139,7 @@ class EnrolledCredentials:
                 Failure.INVALID, f"the authority's certificate is not for this profile: {error}"
             ) from None
         self._current, self._published = bundle, published
+        self._anchors = enrolment.name_of_roots(trust, published.round)
 
     def _trust_in_authority(self) -> TrustAnchors:
         """The folder's roots and those that the authority published: whichever of them it has moved on to."""
@@ -141,13 +165,17 @@ class EnrolledCredentials:
         if seen == self._seen:
             return
         try:
-            self._roots, _ = read_trust(self._files)
+            roots, trust = read_trust(self._files)
+            check_follows(trust, self._roots_trust, self._files)
             self._files = insisting_on_revocations(self._files)
         except UserError as error:
+            if isinstance(error, OlderList):
+                self.count_older_list()
             if str(error) != self._last_failure:
                 self._last_failure = str(error)
                 _log.error("the authority's roots were not reloaded, the last good ones stay in use: %s", error)
             return
+        self._roots, self._roots_trust = roots, trust
         self._seen = seen
         self._last_failure = ""
 

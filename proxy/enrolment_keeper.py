@@ -20,6 +20,7 @@ class EnrolmentKeeper:
     def __init__(
         self, config: EnrolmentConfig, credentials: EnrolledCredentials, metrics: Metrics, worker: int
     ) -> None:
+        credentials.count_older_list = metrics.older_lists.inc
         self._enroller = Enroller(
             config,
             f"{config.instance}/{worker}",

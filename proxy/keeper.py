@@ -50,6 +50,7 @@ class FileKeeper:
     def __init__(self, store: CredentialStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
+        store.count_older_list = metrics.older_lists.inc
 
     def start(self, watch: Watch) -> None:
         """There is nothing to begin: the store has loaded already."""

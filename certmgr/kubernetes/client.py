@@ -12,7 +12,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
@@ -28,6 +28,7 @@ from mesh.errors import UserError
 
 Query = Mapping[str, str]
 EVERYTHING: Final[Query] = MappingProxyType({})
+_DRY_RUN: Final[Query] = MappingProxyType({"dryRun": "All"})
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"  # RFC 7386
@@ -42,8 +43,9 @@ REQUEST_SECONDS: Final = 5.0
 # gone, shows when that time and some more has passed in silence.
 _WATCH_SECONDS: Final = 45
 _WATCH_SILENCE_SECONDS: Final = 60.0
-# What the API server itself proposes: a page of Secrets has some 15 MB at most.
-_PAGE: Final = 500
+# An object has 1 MiB at most, and whoever may write Secrets in one namespace may fill some thousands of them: a page,
+# of which one is in memory at a time, must stay small then, too. 10,000 objects are a hundred requests.
+_PAGE: Final = 100
 # In a kubeconfig, tokens of a program ("exec") end; this is how often the library looks.
 _REFRESH_SECONDS: Final = 60
 
@@ -87,17 +89,23 @@ class Cluster:
         """Return an object. Raises ApiUnavailable, ApiRefused (404: there is none)."""
         return await self._request("GET", path, seconds=seconds)
 
-    async def create(self, path: str, body: Object, *, seconds: float = REQUEST_SECONDS) -> Object:
-        """Return the object as it was made. Raises ApiUnavailable, ApiRefused (409: the name is taken)."""
-        return await self._request("POST", path, body=body, seconds=seconds)
+    async def create(
+        self, path: str, body: Object, *, dry_run: bool = False, seconds: float = REQUEST_SECONDS
+    ) -> Object:
+        """Return the object as it was made. Raises ApiUnavailable, ApiRefused (409: the name is taken).
+
+        With `dry_run` it is judged as ever (rights, quotas, admission) and not made.
+        """
+        return await self._request("POST", path, query=_DRY_RUN if dry_run else EVERYTHING, body=body, seconds=seconds)
 
     async def replace(self, path: str, body: Object, *, seconds: float = REQUEST_SECONDS) -> Object:
         """Return the new object; 409 where `body` names a resourceVersion that is not the present one."""
         return await self._request("PUT", path, body=body, seconds=seconds)
 
-    async def patch(self, path: str, body: Object) -> Object:
-        """Merge `body` into the object (RFC 7386) and return that; 409 as for `replace`."""
-        return await self._request("PATCH", path, body=body, content=MERGE_PATCH)
+    async def patch(self, path: str, body: Object, *, dry_run: bool = False) -> Object:
+        """Merge `body` into the object (RFC 7386) and return that; 409 as for `replace`, `dry_run` as for `create`."""
+        query = _DRY_RUN if dry_run else EVERYTHING
+        return await self._request("PATCH", path, query=query, body=body, content=MERGE_PATCH)
 
     async def delete(self, path: str, preconditions: Object) -> None:
         """Delete the object that has this uid or resourceVersion; 409 where it has another."""
@@ -105,15 +113,29 @@ class Cluster:
         await self._request("DELETE", path, body=body)
 
     async def list(self, path: str, query: Query = EVERYTHING, *, accept: str = JSON) -> tuple[list[Object], str]:
-        """Return all objects, page by page, and the resourceVersion that a watch goes on from."""
+        """Return all objects, and the resourceVersion that a watch goes on from. Raises as `pages`."""
         items: list[Object] = []
-        pages = dict(query, limit=str(_PAGE))
+        version = ""
+        async for page, since in self.pages(path, query, accept=accept):
+            items += page
+            version = since
+        return items, version
+
+    async def pages(
+        self, path: str, query: Query = EVERYTHING, *, accept: str = JSON
+    ) -> AsyncGenerator[tuple[Sequence[Object], str]]:
+        """Yield all objects, some at a time, with the resourceVersion that a watch goes on from.
+
+        Raises ApiUnavailable, and ApiRefused of status GONE where the server has forgotten when the first page was.
+        """
+        wanted = dict(query, limit=str(_PAGE))
         while True:
-            page = await self._request("GET", path, query=pages, accept=accept)
-            items += page.get("items") or []
-            if not page["metadata"].get("continue"):
-                return items, page["metadata"]["resourceVersion"]
-            pages["continue"] = page["metadata"]["continue"]
+            page = await self._request("GET", path, query=wanted, accept=accept)
+            metadata = page.get("metadata") or {}
+            yield page.get("items") or [], metadata.get("resourceVersion", "")
+            if not metadata.get("continue"):
+                return
+            wanted["continue"] = metadata["continue"]
 
     async def watch(
         self, path: str, version: str, query: Query = EVERYTHING, *, accept: str = JSON
@@ -136,7 +158,7 @@ class Cluster:
             if response.status != 200:
                 raise _refusal(response, await response.read())
             async for line in response.content:
-                event = json.loads(line)
+                event = _object(line)
                 if event["type"] == "ERROR":
                     raise _status_error(event["object"])
                 yield event["type"], event["object"]
@@ -158,8 +180,7 @@ class Cluster:
             answer = await response.read()
             if not 200 <= response.status < 300:
                 raise _refusal(response, answer)
-            found: Object = json.loads(answer)
-            return found
+            return _object(answer)
 
     @contextlib.asynccontextmanager
     async def _send(
@@ -255,6 +276,14 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _object(answer: bytes) -> Object:
+    """The JSON object in `answer`. ValueError where it is none."""
+    found = json.loads(answer)
+    if not isinstance(found, dict):
+        raise ValueError("no object")  # noqa: TRY004  # as json.loads says it of everything else
+    return found
 
 
 def _refusal(response: aiohttp.ClientResponse, answer: bytes) -> ApiUnavailable | ApiRefused:

@@ -45,7 +45,18 @@ LONGEST_THRESHOLD: Final = datetime.timedelta(days=30)
 # beyond that the pod's program has to notice. Only then do these roots count as trusted there.
 PROPAGATION: Final = datetime.timedelta(minutes=5)
 
-_BAD_PEM: Final = (KeyError, TypeError, ValueError, UnsupportedAlgorithm, x509.InvalidVersion, UserError)
+# Whoever may edit Secrets in some namespace may put any certificate into ours there; it is read field by field.
+_BAD_CERTIFICATE: Final = (
+    TypeError,
+    ValueError,
+    UnsupportedAlgorithm,
+    UserError,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+_BAD_PEM: Final = (KeyError, *_BAD_CERTIFICATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +115,7 @@ def task_for(
     """Return what is due. `acknowledged` is what was acknowledged for the certificate that is in the Secret."""
     certificates = (held.identity, held.encryption)
     if held.generation != bundle.generation or not all(
-        certificate is not None
-        and _is_for(certificate, wish, trust_domain)
-        and now < renewal_time(certificate)
-        and not is_revoked(certificate)
+        certificate is not None and _is_good(certificate, wish, now, trust_domain, is_revoked)
         for certificate in certificates
     ):
         return Task.RENEW
@@ -118,6 +126,14 @@ def task_for(
     if acknowledged != bundle.anchors and now >= held.anchors_since + PROPAGATION:
         return Task.ACKNOWLEDGE
     return None
+
+
+def due_by_time(held: Held, acknowledged: str) -> datetime.datetime:
+    """When something may be due, of a Secret of which `task_for` says that nothing is, if nothing else changes."""
+    moments = [renewal_time(one) for one in (held.identity, held.encryption) if one is not None]
+    if acknowledged != held.anchors and held.anchors_since is not None:
+        moments.append(held.anchors_since + PROPAGATION)
+    return min(moments)
 
 
 def renewal_time(certificate: x509.Certificate) -> datetime.datetime:
@@ -151,14 +167,23 @@ def roots_hash(roots: bytes) -> str:
     return hashlib.sha256(roots).hexdigest()
 
 
-def _is_for(certificate: x509.Certificate, wish: Wish, trust_domain: str) -> bool:
-    """Whether the certificate says exactly what is wished for."""
+def _is_good(
+    certificate: x509.Certificate,
+    wish: Wish,
+    now: datetime.datetime,
+    trust_domain: str,
+    is_revoked: Callable[[x509.Certificate], bool],
+) -> bool:
+    """Whether the certificate says exactly what is wished for, and may stay."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return spiffe_id_of(certificate) == wish.spiffe_id(trust_domain) and set(
-            names.get_values_for_type(x509.DNSName)
-        ) == set(wish.dns_names)
-    except (UserError, ValueError, x509.ExtensionNotFound):
+        return (
+            spiffe_id_of(certificate) == wish.spiffe_id(trust_domain)
+            and set(names.get_values_for_type(x509.DNSName)) == set(wish.dns_names)
+            and now < renewal_time(certificate)
+            and not is_revoked(certificate)
+        )
+    except _BAD_CERTIFICATE:
         return False
 
 

@@ -33,7 +33,7 @@ _log = logging.getLogger("qbitel.certmgr")
 class Mirror(Generic[T]):
     """Objects under `path` (with `query` as selector), each as what `read` makes of it; None is left out.
 
-    `on_change` is called whenever something may be another. `ready` is false until everything was listed once.
+    `on_change` is called whenever an item has become another. `ready` is false until everything was listed once.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class Mirror(Generic[T]):
         self._query = query
         self._backoff = retries or Backoff(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         self._items: dict[Key, T] = {}
+        # Of each object that there is, wanted or not: who lists again need not read again what has not changed.
+        self._versions: dict[Key, int] = {}
         # Our own writes whose echo is still to come, and how far the watch has come.
         self._awaited: dict[Key, int] = {}
         self._seen = 0
@@ -105,14 +107,34 @@ class Mirror(Generic[T]):
                 self._apply(kind, changed)
 
     async def _list(self) -> None:
-        found, version = await self._cluster.list(self._path, self._query)
-        self._items.clear()
-        self._awaited.clear()
-        for each in found:
-            self._put(each)
-        self._seen = int(version)
+        items: dict[Key, T] = {}
+        versions: dict[Key, int] = {}
+        seen = 0
+        async with contextlib.aclosing(self._cluster.pages(self._path, self._query)) as pages:
+            async for page, version in pages:
+                seen = int(version)
+                for found in page:
+                    self._take(found, items, versions)
+                    # Reading a certificate and its key takes a millisecond, and there may be thousands.
+                    await asyncio.sleep(0)
+        # What we wrote while the list was on its way is not in it.
+        self._awaited = {key: awaited for key, awaited in self._awaited.items() if awaited > seen}
+        for key, awaited in self._awaited.items():
+            items.pop(key, None)
+            versions[key] = awaited
+            if key in self._items:
+                items[key] = self._items[key]
+        self._items, self._versions, self._seen = items, versions, seen
         self.ready = True
         self._on_change()
+
+    def _take(self, found: Object, items: dict[Key, T], versions: dict[Key, int]) -> None:
+        """Put a listed object into `items`: as it was read before, where it is of the same version."""
+        key, version = key_of(found), version_of(found)
+        item = self._items.get(key) if self._versions.get(key) == version else self._read(found)
+        versions[key] = version
+        if item is not None:
+            items[key] = item
 
     def _apply(self, kind: str, changed: Object) -> None:
         if kind == "BOOKMARK":
@@ -124,18 +146,23 @@ class Mirror(Generic[T]):
         self._awaited.pop(key, None)
         if awaited == self._seen:
             return
+        before = self._items.get(key)
         if kind == "DELETED":
             self._items.pop(key, None)
+            self._versions.pop(key, None)
         else:
             self._put(changed)
-        self._on_change()
+        if self._items.get(key) != before:
+            self._on_change()
 
     def _put(self, changed: Object) -> None:
+        key = key_of(changed)
+        self._versions[key] = version_of(changed)
         item = self._read(changed)
         if item is None:
-            self._items.pop(key_of(changed), None)
+            self._items.pop(key, None)
         else:
-            self._items[key_of(changed)] = item
+            self._items[key] = item
 
     async def _wait(self, error: Exception) -> None:
         if not self._backoff.failures:

@@ -30,17 +30,46 @@ _REVIEW_SECONDS: Final = 10.0
 _PACE_SECONDS: Final = 0.05
 _FIRST_RETRY_SECONDS: Final = 1.0
 _LONGEST_RETRY_SECONDS: Final = 60.0
+# What is done so often for the same goal, without a calm time in between, is undone by somebody: whoever does that, by
+# mistake or to keep us busy, gets one write a minute in the end.
+_FREE_REPEATS: Final = 10
+_CALM_SECONDS: Final = 120.0  # longer than the longest wait, or the waiting itself would count as calm
+# Deciding anew takes the processor; whoever changes something all the time may have this share of it.
+_PLANNING_SHARE: Final = 0.1
 
 _log = logging.getLogger("qbitel.certmgr")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One write: what it is about ("shop/web"), what it does in words, and how."""
+    """One write: what it is about ("shop/web"), what it does in words, and how.
+
+    `goal` stands for what is published everywhere, of which nobody but the authority makes another.
+    """
 
     about: str
     what: str
     act: Callable[[], Awaitable[None]]
+    goal: str = ""
+
+
+@dataclass(slots=True)
+class _Past:
+    """How it went with one thing lately; times are the clock's."""
+
+    failures: Backoff
+    repeats: Backoff
+    not_before: float = -math.inf
+    goal: str = ""
+    successes: int = 0  # for this goal, without a calm time in between
+    last: float = -math.inf
+
+    def calm_down(self) -> None:
+        """What was done before is no sign that somebody undoes it."""
+        self.successes = 0
+        if self.repeats.failures:
+            self.repeats.succeeded()
+            self.not_before = -math.inf
 
 
 class Reconciler:
@@ -48,7 +77,7 @@ class Reconciler:
 
     def __init__(
         self,
-        plan: Callable[[], Sequence[Step]],
+        plan: Callable[[], Awaitable[Sequence[Step]]],
         is_leader: Callable[[], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -57,8 +86,8 @@ class Reconciler:
         self._is_leader = is_leader
         self._clock = clock
         self._poked = asyncio.Event()
-        # What failed: not before when to try again. It is forgotten with the first success, or when it is not due.
-        self._failing: dict[str, tuple[Backoff, float]] = {}
+        self._pasts: dict[str, _Past] = {}
+        self._last = ""
 
     def poke(self) -> None:
         """Something may be another: look soon."""
@@ -78,30 +107,67 @@ class Reconciler:
             if self._poked.is_set() or self._clock() - reviewed >= _REVIEW_SECONDS:
                 self._poked.clear()
                 reviewed = self._clock()
-                await self._carry_out(self._plan())
+                steps = await self._plan()
+                planned = self._clock()
+                again = planned + (planned - reviewed) / _PLANNING_SHARE
+                await self._carry_out(steps, again)
+                await asyncio.sleep(max(_PACE_SECONDS, again - self._clock()))
 
-    async def _carry_out(self, steps: Sequence[Step]) -> None:
-        due = {step.about for step in steps}
-        self._failing = {about: state for about, state in self._failing.items() if about in due}
+    async def _carry_out(self, steps: Sequence[Step], again: float) -> None:
+        self._forget({step.about for step in steps})
         done: list[Step] = []
-        for step in steps:
-            # What came meanwhile may concern what is still to do: decide again.
-            if self._poked.is_set() or not self._is_leader():
+        for step in self._in_turn(steps):
+            # What came meanwhile may concern what is still to do: decide again, as soon as that may be.
+            if (self._poked.is_set() and self._clock() >= again) or not self._is_leader():
                 break
-            backoff, not_before = self._failing.get(step.about, (None, 0.0))
-            if backoff is not None and self._clock() < not_before:
+            past = self._pasts.get(step.about) or _Past(_retries(), _retries())
+            if past.goal != step.goal:
+                past.goal = step.goal
+                past.calm_down()
+            if self._clock() < past.not_before:
                 continue
-            try:
-                await step.act()
-            except (ApiUnavailable, ApiRefused, StoreUnavailable, Refused, UserError) as error:
-                backoff = backoff or Backoff(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
-                if not backoff.failures:
-                    _log.warning("%s: %s failed: %s", step.about, step.what, error)
-                self._failing[step.about] = (backoff, self._clock() + backoff.failed())
-            else:
-                self._failing.pop(step.about, None)
+            self._pasts[step.about] = past
+            self._last = step.about
+            if await self._take(step, past):
                 done.append(step)
             await asyncio.sleep(_PACE_SECONDS)
         if done:
             # One line, however many namespaces get a new list.
             _log.info("%s: %s (and %d more like that)", done[0].about, done[0].what, len(done) - 1)
+
+    def _in_turn(self, steps: Sequence[Step]) -> list[Step]:
+        """Go on behind what was done last: one thing that is always to be done again keeps no other from its turn."""
+        return sorted(steps, key=lambda step: (step.about <= self._last, step.about))
+
+    async def _take(self, step: Step, past: _Past) -> bool:
+        try:
+            await step.act()
+        except (ApiUnavailable, ApiRefused, StoreUnavailable, Refused, UserError) as error:
+            if not past.failures.failures:
+                _log.warning("%s: %s failed: %s", step.about, step.what, error)
+            past.last = self._clock()
+            past.not_before = past.last + past.failures.failed()
+            return False
+        past.failures.succeeded()
+        past.last = self._clock()
+        past.successes += 1
+        if past.successes >= _FREE_REPEATS:
+            if not past.repeats.failures:
+                _log.warning("%s: %s: done %d times in a row; who undoes it?", step.about, step.what, _FREE_REPEATS)
+            past.not_before = past.last + past.repeats.failed()
+        return True
+
+    def _forget(self, due: set[str]) -> None:
+        """Failures with what is not due any more, and everything after a calm time."""
+        now = self._clock()
+        for about, past in self._pasts.items():
+            if about not in due and past.failures.failures:
+                past.failures.succeeded()
+                past.not_before = -math.inf
+            if now - past.last >= _CALM_SECONDS:
+                past.calm_down()
+        self._pasts = {about: past for about, past in self._pasts.items() if past.successes or past.failures.failures}
+
+
+def _retries() -> Backoff:
+    return Backoff(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from certmgr.kubernetes.backoff import Backoff
@@ -93,11 +93,15 @@ class SecretStore:
 
     async def names(self) -> Sequence[str]:
         """See Store.names."""
+        return sorted(await self.versions())
+
+    async def versions(self) -> Mapping[str, str]:
+        """See Store.versions."""
         selector = {"labelSelector": ",".join(f"{label}={value}" for label, value in LABELS.items())}
         with self._errors(""):
             found, _ = await self._cluster.list(self._path(), selector, accept=METADATA_LIST)
-        names = (each["metadata"]["name"] for each in found)
-        return sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
+        versions = {each["metadata"]["name"]: each["metadata"]["resourceVersion"] for each in found}
+        return {name.removeprefix(PREFIX): version for name, version in versions.items() if name.startswith(PREFIX)}
 
     async def changed(self, name: str, version: str | None) -> None:
         """See Store.changed. While the API server cannot be asked, it goes on trying."""
@@ -178,6 +182,8 @@ class SecretStore:
         except ApiRefused as error:
             if error.status in (404, 409):  # 404: it was deleted meanwhile
                 raise StoreConflict(name) from None
+            if error.status == GONE:  # a list of so many pages that the server forgot the first meanwhile
+                raise StoreUnavailable(str(error)) from None
             if error.status in (401, 403):
                 # Also while an API server starts and has not read its roles yet: it may mend itself.
                 raise StoreUnavailable(f"no access to the Secrets of {self._namespace}: {error}") from None

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from certmgr.authority import check_dns_name
 from certmgr.kubernetes.objects import Object
+from certmgr.naming import check_dns_name
 from certmgr.profiles import MAX_ALTERNATIVE_NAMES
 from certmgr.secrets import check_subdomain
 from mesh.errors import UserError

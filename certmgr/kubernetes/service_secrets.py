@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 
 from certmgr.authority import WorkloadRequest
 from certmgr.kubernetes.client import ApiRefused, Cluster, resource
-from certmgr.kubernetes.held_secrets import LABELS, Held, Task, annotations_for, held_of, task_for
+from certmgr.kubernetes.held_secrets import LABELS, Held, Task, annotations_for, due_by_time, held_of, task_for
 from certmgr.kubernetes.mirror import Mirror
 from certmgr.kubernetes.objects import Key, Object
 from certmgr.kubernetes.reconciler import Reconciler, Step
@@ -41,8 +41,12 @@ from mesh.names import (
 
 # With 30 days before its end as the threshold, two months of an authority that is away are survived.
 SECRET_VALIDITY: Final = datetime.timedelta(days=90)
+_FILES: Final = (CERTIFICATE_FILE, PRIVATE_KEY_FILE, ROOTS_FILE, KEM_CERTIFICATE_FILE, KEM_PRIVATE_KEY_FILE)
 # An instance's name has 128 characters at most (certmgr/peers.py); a namespace takes up to 63 of them.
 _LONGEST_SHOWN_NAME: Final = 56
+
+# A wish, the version of its Secret, the bundle's etag, and what was acknowledged.
+_Facts = tuple[Wish, str, str, str]
 
 _log = logging.getLogger("qbitel.certmgr")
 
@@ -63,10 +67,10 @@ class ServiceSecrets:
         self._now = now
         self._validity = validity
         self._reconciler = Reconciler(self._plan, is_leader)
-        self._wishes = Mirror(
+        self._wishes: Mirror[Wish | str] = Mirror(
             cluster,
             resource("serviceaccounts"),
-            lambda account: _wish_or_log(account, cluster_domain),
+            lambda account: _wish_or_fault(account, cluster_domain),
             self._reconciler.poke,
         )
         self._held = Mirror(
@@ -79,7 +83,9 @@ class ServiceSecrets:
         self._authority: Authority | None = None
         # By Secret: the serial number of its certificate and what was acknowledged for it, in this process.
         self._acknowledged: dict[Key, tuple[int, str]] = {}
-        self._contested: frozenset[str] = frozenset()
+        # By Secret: what was decided upon when there was nothing to do, and from when until when that holds.
+        self._settled: dict[Key, tuple[_Facts, datetime.datetime, datetime.datetime]] = {}
+        self._faults: frozenset[str] = frozenset()
 
     async def run(self, authority: Authority) -> None:
         """Until cancelled; whatever the API server does is survived."""
@@ -94,13 +100,15 @@ class ServiceSecrets:
             etag = (await authority.next_bundle(etag)).etag
             self._reconciler.poke()
 
-    def _plan(self) -> Sequence[Step]:
+    async def _plan(self) -> Sequence[Step]:
         if self._authority is None or not (self._wishes.ready and self._held.ready):
             return ()
         steps = []
         wanted = self._by_secret()
         self._acknowledged = {key: value for key, value in self._acknowledged.items() if key in wanted}
-        for key, wish in sorted(wanted.items()):
+        self._settled = {key: value for key, value in self._settled.items() if key in wanted}
+        for key, wish in wanted.items():
+            await asyncio.sleep(0)  # there may be thousands, and requests to answer meanwhile
             step = self._step(self._authority, key, wish)
             if step is not None:
                 steps.append(step)
@@ -109,33 +117,30 @@ class ServiceSecrets:
     def _by_secret(self) -> dict[Key, Wish]:
         """One service account per Secret: whoever has it keeps it, else the first by name."""
         wanted: dict[Key, Wish] = {}
-        contested = set()
-        for _, wish in sorted(self._wishes.items.items()):
+        faults = set()
+        for account, wish in sorted(self._wishes.items.items()):
+            if isinstance(wish, str):
+                faults.add(f"service account {'/'.join(account)}: {wish}")
+                continue
             key = (wish.namespace, wish.secret)
             held = self._held.items.get(key)
             if key in wanted:
-                contested.add(f"{wish.namespace}/{wish.secret}")
+                faults.add(f"{'/'.join(key)}: more than one service account wants this Secret by {SECRET_ANNOTATION}")
             if key not in wanted or (held is not None and held.service_account == wish.service_account):
                 wanted[key] = wish
-        for name in sorted(contested - self._contested):
-            _log.warning("%s: more than one service account wants this Secret by %s", name, SECRET_ANNOTATION)
-        self._contested = frozenset(contested)
+        # Told here, not as each event comes: nobody can fill the log faster than decisions are made.
+        for fault in sorted(faults - self._faults):
+            _log.warning("%s", fault)
+        self._faults = frozenset(faults)
         return wanted
 
     def _step(self, authority: Authority, key: Key, wish: Wish) -> Step | None:
-        about = "/".join(key)
+        # Not what is wished for: whoever wishes for something else all the time must not get it all the time.
+        about, goal = "/".join(key), authority.bundle().etag
         held = self._held.items.get(key)
         if held is None:
-            return Step(about, "make the Secret", partial(self._renew, authority, wish, None))
-        task = task_for(
-            wish,
-            held,
-            authority.bundle(),
-            self._now(),
-            trust_domain=authority.trust_domain,
-            is_revoked=authority.is_revoked,
-            acknowledged=self._acknowledged_for(key, held),
-        )
+            return Step(about, "make the Secret", partial(self._renew, authority, wish, None), goal)
+        task = self._task(authority, key, wish, held)
         match task:
             case None:
                 return None
@@ -145,15 +150,35 @@ class ServiceSecrets:
                 act = partial(self._publish, authority, wish, held)
             case Task.ACKNOWLEDGE:
                 act = partial(self._acknowledge, authority, wish, held)
-        return Step(about, task.value, act)
+        return Step(about, task.value, act, goal)
+
+    def _task(self, authority: Authority, key: Key, wish: Wish, held: Held) -> Task | None:
+        """What is due. Whatever is revoked is in the bundle's lists, and so in its etag."""
+        bundle, now, acknowledged = authority.bundle(), self._now(), self._acknowledged_for(key, held)
+        facts: _Facts = (wish, held.version, bundle.etag, acknowledged)
+        before, since, until = self._settled.get(key, (None, now, now))
+        if before == facts and since <= now < until:
+            return None
+        self._settled.pop(key, None)
+        task = task_for(
+            wish,
+            held,
+            bundle,
+            now,
+            trust_domain=authority.trust_domain,
+            is_revoked=authority.is_revoked,
+            acknowledged=acknowledged,
+        )
+        if task is None:
+            self._settled[key] = facts, now, due_by_time(held, acknowledged)
+        return task
 
     def _acknowledged_for(self, key: Key, held: Held) -> str:
         serial, anchors = self._acknowledged.get(key, (0, ""))
         return anchors if held.identity is not None and held.identity.serial_number == serial else ""
 
     async def _renew(self, authority: Authority, wish: Wish, held: Held | None) -> None:
-        if held is None:
-            await self._check_free(wish)
+        await self._rehearse(authority, wish, held)
         request = WorkloadRequest(
             spiffe_id=wish.spiffe_id(authority.trust_domain), dns_names=wish.dns_names, validity=self._validity
         )
@@ -188,33 +213,47 @@ class ServiceSecrets:
             await authority.acknowledge(identity, instance_of(key), held.anchors, f"{serial:x}")
             self._acknowledged[key] = (serial, held.anchors)
 
-    async def _check_free(self, wish: Wish) -> None:
-        """Nothing is certified for a Secret that could not be made: one of that name is somebody else's."""
+    async def _rehearse(self, authority: Authority, wish: Wish, held: Held | None) -> None:
+        """Nothing is certified for a Secret that could not be written: each try would add to the list of peers.
+
+        A namespace that ends, a quota, an admission webhook, a Secret that was made immutable, or one of that name that
+        is somebody else's: the API server says so of a dry run.
+        """
+        bundle = authority.bundle()
+        annotations = annotations_for(wish, held, bundle, bundle.generation, self._now())
         try:
-            await self._cluster.get(resource("secrets", namespace=wish.namespace, name=wish.secret))
+            await self._put(wish, held, dict.fromkeys(_FILES, b""), annotations, dry_run=True)
         except ApiRefused as error:
-            if error.status == 404:
-                return
-            raise
-        raise UserError(
-            "a Secret of that name is there and was not made by us (it lacks our labels); delete it, or name another "
-            f"in {SECRET_ANNOTATION}"
-        )
+            if held is not None or error.reason != "AlreadyExists":
+                raise
+            raise UserError(
+                "a Secret of that name is there and was not made by us (it lacks our labels); delete it, or name "
+                f"another in {SECRET_ANNOTATION}"
+            ) from None
 
     async def _write(self, wish: Wish, held: Held | None, files: dict[str, bytes], annotations: dict[str, str]) -> None:
         """Make the Secret, or change it from the version that was decided upon."""
+        self._held.wrote(await self._put(wish, held, files, annotations))
+
+    async def _put(
+        self,
+        wish: Wish,
+        held: Held | None,
+        files: dict[str, bytes],
+        annotations: dict[str, str],
+        *,
+        dry_run: bool = False,
+    ) -> Object:
         if held is None:
             secret = tls_secret(wish.secret, wish.namespace, files, labels=LABELS, annotations=annotations)
             secret["metadata"]["ownerReferences"] = [_owner(wish)]
-            written = await self._cluster.create(resource("secrets", namespace=wish.namespace), secret)
-        else:
-            body = {
-                "metadata": {"resourceVersion": held.version, "annotations": annotations},
-                "data": {name: base64.b64encode(content).decode("ascii") for name, content in files.items()},
-            }
-            path = resource("secrets", namespace=wish.namespace, name=wish.secret)
-            written = await self._cluster.patch(path, body)
-        self._held.wrote(written)
+            return await self._cluster.create(resource("secrets", namespace=wish.namespace), secret, dry_run=dry_run)
+        body = {
+            "metadata": {"resourceVersion": held.version, "annotations": annotations},
+            "data": {name: base64.b64encode(content).decode("ascii") for name, content in files.items()},
+        }
+        path = resource("secrets", namespace=wish.namespace, name=wish.secret)
+        return await self._cluster.patch(path, body, dry_run=dry_run)
 
 
 def instance_of(key: Key) -> str:
@@ -225,14 +264,12 @@ def instance_of(key: Key) -> str:
     return f"secret:{namespace}/{name}"
 
 
-def _wish_or_log(service_account: Object, cluster_domain: str) -> Wish | None:
-    """What it wants; what it may not have is said in the log and not had."""
+def _wish_or_fault(service_account: Object, cluster_domain: str) -> Wish | str | None:
+    """What it wants; for what it may not have, one sentence that says why."""
     try:
         return wish_of(service_account, cluster_domain)
     except UserError as error:
-        metadata = service_account["metadata"]
-        _log.warning("service account %s/%s: %s", metadata["namespace"], metadata["name"], error)
-        return None
+        return str(error)
 
 
 def _owner(wish: Wish) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class TrustConfigMaps:
             self._reconciler.poke()
             bundle = await authority.next_bundle(bundle.etag)
 
-    def _plan(self) -> Sequence[Step]:
+    async def _plan(self) -> Sequence[Step]:
         if self._bundle is None or not (self._namespaces.ready and self._present.ready):
             return ()
         present = {namespace: found for (namespace, _), found in self._present.items.items()}
@@ -92,14 +92,15 @@ class TrustConfigMaps:
         for namespace in sorted(meshed | present.keys()):
             found = present.get(namespace)
             if found is None:
-                steps.append(Step(namespace, "publish the trust bundle", partial(self._create, namespace, data)))
+                act = partial(self._create, namespace, data)
+                steps.append(Step(namespace, "publish the trust bundle", act, content))
             elif found.is_ours and found.content != content:
                 if found.is_immutable:
                     act = partial(self._delete, namespace, found)
-                    steps.append(Step(namespace, "remove a trust bundle that was made immutable", act))
+                    steps.append(Step(namespace, "remove a trust bundle that was made immutable", act, content))
                 else:
                     act = partial(self._update, namespace, found, data)
-                    steps.append(Step(namespace, "bring the trust bundle up to date", act))
+                    steps.append(Step(namespace, "bring the trust bundle up to date", act, content))
         return steps
 
     def _tell_foreign(self, foreign: frozenset[str]) -> None:

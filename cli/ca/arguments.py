@@ -7,7 +7,8 @@ import datetime
 import ipaddress
 from typing import Final
 
-from certmgr.authority import IPAddress, check_dns_name
+from certmgr.authority import IPAddress
+from certmgr.naming import check_dns_name
 from certmgr.profiles import MAX_ROOT_VALIDITY, MAX_WORKLOAD_VALIDITY
 from cli.arguments import positive_int
 from mesh.errors import UserError

@@ -14,6 +14,7 @@ from certmgr.files import AUTHORITY_KEY_FILE, write_authority
 from certmgr.founding import new_state
 from certmgr.profiles import ROOT_VALIDITY, WORKLOAD_VALIDITY
 from certmgr.state import AuthorityState
+from certmgr.state_document import encode_state
 from certmgr.storage import shown
 from certmgr.store import AUTHORITY_DOCUMENT, PEERS_PREFIX, StoreConflict
 from certmgr.wording import shown_time, span
@@ -116,7 +117,7 @@ async def keep_new(place: Place, state: AuthorityState, *, force: bool) -> None:
     if not force and folder is not None and os.path.lexists(folder / ROOTS_FILE):
         raise _in_the_way(shown(folder / ROOTS_FILE), ", or --force to replace what is there")
     try:
-        await store.save(AUTHORITY_DOCUMENT, state.encode(), present.version if present else None)
+        await store.save(AUTHORITY_DOCUMENT, encode_state(state), present.version if present else None)
     except StoreConflict:
         raise _in_the_way(_state_of(place)) from None
     # Whoever holds certificates of the authority that was here is nobody to this one.

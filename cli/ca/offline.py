@@ -23,6 +23,7 @@ from certmgr.founding import add_intermediate, imported_generation, imported_sta
 from certmgr.pending import PENDING_DOCUMENT, PendingIntermediate
 from certmgr.profiles import INTERMEDIATE_VALIDITY, WORKLOAD_VALIDITY
 from certmgr.state import AuthorityState
+from certmgr.state_document import decode_state
 from certmgr.storage import PUBLIC_MODE, File, shown, write_files
 from certmgr.store import AUTHORITY_DOCUMENT, StoreConflict
 from certmgr.wording import ends, shown_time
@@ -120,7 +121,7 @@ async def _root(folder: Path) -> CertificateAndKey:
     if not is_authority_folder(folder):
         return read_authority(folder)
     stored = await FolderStore(folder).load(AUTHORITY_DOCUMENT)
-    current = AuthorityState.decode(stored.document).current if stored else None
+    current = decode_state(stored.document).current if stored else None
     if current is None or current.root_key is None:
         raise UserError(f"the root's key is not in {shown(folder)}; sign where it is kept")
     return CertificateAndKey(current.root, current.root_key)
@@ -196,7 +197,7 @@ async def _add(
 async def _already(place: Place, certificate: Certificate, now: datetime.datetime) -> Answer:
     """Nothing waits: this was done before, or the request was never made here."""
     stored = await place.store.load(AUTHORITY_DOCUMENT)
-    if stored is None or not _has(state := AuthorityState.decode(stored.document), certificate):
+    if stored is None or not _has(state := decode_state(stored.document), certificate):
         raise UserError(f"no request waits in {place.name}: make one with `qbitel ca request`")
     place.export(state)
     return _imported(certificate, now, begun=False)

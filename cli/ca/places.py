@@ -20,6 +20,7 @@ from certmgr.founding import renew_intermediate
 from certmgr.parts import Parts
 from certmgr.proofs import Refused
 from certmgr.revocation import lists_due, sign_lists
+from certmgr.secrets import check_label
 from certmgr.service import AuthorityService
 from certmgr.state import AuthorityState
 from certmgr.storage import PUBLIC_MODE, File, shown, write_files
@@ -102,10 +103,20 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     """The arguments for an authority in a cluster."""
     cluster = parser.add_argument_group("in a cluster, instead of DIR")
     cluster.add_argument("--kubernetes", action="store_true", help="the authority's state is a Secret")
-    cluster.add_argument("--namespace", default=CONTROL_NAMESPACE, metavar="NAME", help="default: %(default)s")
+    cluster.add_argument(
+        "--namespace", type=namespace, default=CONTROL_NAMESPACE, metavar="NAME", help="default: %(default)s"
+    )
     cluster.add_argument(
         "--kubeconfig", metavar="FILE", help=f"default: $KUBECONFIG, or {_USUAL_KUBECONFIG}, or this pod's own account"
     )
+
+
+def namespace(text: str) -> str:
+    """Parse a namespace's name for argparse: it becomes a part of paths."""
+    try:
+        return check_label("namespace", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 @asynccontextmanager
@@ -130,7 +141,7 @@ async def place_of(options: argparse.Namespace) -> AsyncIterator[Place]:
 def _kubeconfig(options: argparse.Namespace) -> str | None:
     """As kubectl looks for it; None: the account of the pod that we are in."""
     given: str | None = options.kubeconfig or os.environ.get("KUBECONFIG")
-    if given is not None:
+    if given:  # an empty variable is none, as for kubectl
         return given
     usual = Path(_USUAL_KUBECONFIG).expanduser()
     return str(usual) if usual.exists() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import dataclasses
 import datetime
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from certmgr.rotation import Plan
 from certmgr.service import AuthorityService
 from certmgr.state import AuthorityState, Phase
 from certmgr.upkeep import unrevoked
-from certmgr.wording import rfc3339, shown_time, span
+from certmgr.wording import rfc3339, shown_time
 from cli.ca.answers import Answer, row
 from cli.ca.places import Clock, Place, add_place, opened, run
 from mesh.errors import UserError
@@ -53,7 +54,13 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--start", dest="step", action="store_const", const="start", help="make the next root, publish it"
     )
-    step.add_argument("--next", dest="step", action="store_const", const="next", help="take the next step now")
+    step.add_argument(
+        "--next",
+        dest="step",
+        action="store_const",
+        const="next",
+        help=f"take the next step, if for {rotation.SETTLE:g} s it breaks nobody",
+    )
     step.add_argument("--abort", dest="step", action="store_const", const="abort", help="go back to the present root")
     parser.add_argument("--subject", default=_SUBJECT, help="with --start: the next root's name")
     parser.set_defaults(run=_run)
@@ -65,13 +72,16 @@ def _run(options: argparse.Namespace, clock: Clock) -> int:
 
 async def _rotate(options: argparse.Namespace, clock: Clock) -> Answer:
     async with opened(options) as place:
-        # The moment comes first and the peers are read after it: rotation.advance wants it so.
-        now = clock()
         service = await place.service(clock)
         peers = unrevoked(service.state, await service.ledger.everyone())
+        now = clock()
         if options.step in ("plan", "status"):
             return _told(service.state, peers, now, with_steps=options.step == "plan")
         step = _step(options, peers, now)
+        if options.step == "next":
+            step(service.state)  # refused at once, or again when everything that was under way is over
+            await asyncio.sleep(rotation.SETTLE)
+            step = _step(options, unrevoked(service.state, await service.ledger.everyone()), clock())
         await take(place, service, clock, options.step, step)
         place.export(service.state)
         answer = _told(service.state, peers, clock(), with_steps=True)
@@ -132,7 +142,7 @@ def _told(state: AuthorityState, peers: PeerBook, now: datetime.datetime, *, wit
     if plan.next_phase is None:
         lines.append(row("under way", "nothing: `--start` begins a rotation"))
     else:
-        lines.extend(_waiting(plan, now))
+        lines.extend(_waiting(plan))
     if with_steps:
         steps = plan.steps or _STEPS_OF_A_WHOLE
         lines.extend(row("then" if number else "next step", text) for number, text in enumerate(steps))
@@ -159,14 +169,12 @@ def _table(state: AuthorityState) -> list[str]:
     return lines
 
 
-def _waiting(plan: Plan, now: datetime.datetime) -> list[str]:
+def _waiting(plan: Plan) -> list[str]:
     lines = []
-    if now < plan.settled_at:
-        lines.append(row("waits for", f"every replica to know of it, {span(plan.settled_at - now)} more"))
     count = len(plan.blockers)
     if count:
         lines.append(row("waits for", f"{count} live certificate{'' if count == 1 else 's'}:"))
-    elif not lines:
+    else:
         lines.append(row("waits for", "nobody: `--next` takes the step, or a running `qbitel certmgr serve`"))
     lines.extend(row("", blocker) for blocker in plan.blockers[:_MOST_BLOCKERS])
     if count > _MOST_BLOCKERS:
@@ -179,7 +187,7 @@ def _data(state: AuthorityState, plan: Plan) -> dict[str, Any]:
         "phase": plan.phase.value,
         "phase_since": rfc3339(state.phase_since),
         "next_phase": plan.next_phase.value if plan.next_phase else None,
-        "settled_at": rfc3339(plan.settled_at),
+        "round": state.round,
         "roots": [{"name": one.name, "signs": one is state.signer} for one in state.generations],
         "blockers": [dataclasses.asdict(one) for one in plan.blockers],
         "steps": list(plan.steps),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from typing import Final
 
+from certmgr import peer_document
 from certmgr.describe import describe_certificate
 from certmgr.peers import PeerBook
 from certmgr.state import AuthorityState, Generation
+from certmgr.state_document import decode_state
 from certmgr.storage import shown
 from certmgr.store import AUTHORITY_DOCUMENT, PEERS_PREFIX, Store
 from certmgr.upkeep import unrevoked
@@ -14,24 +17,28 @@ from certmgr.wording import ends, rfc3339, shown_time, span
 from cli.ca.answers import Answer, row
 from mesh.errors import UserError
 
+# Lines that a person still reads.
+_BARRED_SHOWN: Final = 20
+
 
 async def summary_of(store: Store, now: datetime.datetime) -> Answer:
     """The authority in `store`, without changing anything. UserError where there is none."""
     stored = await store.load(AUTHORITY_DOCUMENT)
     if stored is None:
         raise UserError("there is no authority; make one with `qbitel ca init`")
-    state = AuthorityState.decode(stored.document)
+    state = decode_state(stored.document)
     book = PeerBook()
     for name in await store.names():
         if name.startswith(PEERS_PREFIX) and (peers := await store.load(name)) is not None:
-            book = book.merge(PeerBook.decode(peers.document))
+            for peer in peer_document.decode(peers.document):
+                book.add(peer)
     return summary(state, book, now)
 
 
 def summary(state: AuthorityState, peers: PeerBook, now: datetime.datetime) -> Answer:
     """The same of a state and the peers that are known."""
-    live = len(unrevoked(state, peers).live(now))
-    tokens = sum(one.until >= now for one in state.tokens)
+    live = sum(1 for _ in unrevoked(state, peers).live(now))
+    tokens = sum(one.until >= now and not one.key for one in state.tokens)
     lines = [
         f"authority of the trust domain {state.trust_domain}",
         row("phase", f"{state.phase.value} since {shown_time(state.phase_since)}"),
@@ -39,6 +46,7 @@ def summary(state: AuthorityState, peers: PeerBook, now: datetime.datetime) -> A
         row("peers", f"{live} live certificate{'' if live == 1 else 's'}"),
         row("revoked", f"{len(state.revoked)} (list number {state.crl_number})"),
         row("tokens", f"{tokens} waiting"),
+        *_barred_lines(state),
     ]
     for generation in state.generations:
         lines.extend(_generation_lines(generation, state, now))
@@ -52,9 +60,23 @@ def summary(state: AuthorityState, peers: PeerBook, now: datetime.datetime) -> A
         "revoked": len(state.revoked),
         "list_number": state.crl_number,
         "tokens_waiting": tokens,
+        "barred": [
+            {"identity": str(one.spiffe_id), "since": rfc3339(one.since), "reason": one.reason.value}
+            for one in state.barred
+        ],
         "generations": [_generation_data(one, state, now) for one in state.generations],
     }
     return Answer(lines, data)
+
+
+def _barred_lines(state: AuthorityState) -> list[str]:
+    lines = [
+        row("barred", f"{one.spiffe_id} since {shown_time(one.since)} ({one.reason.value})")
+        for one in state.barred[:_BARRED_SHOWN]
+    ]
+    if len(state.barred) > _BARRED_SHOWN:
+        lines.append(row("barred", f"and {len(state.barred) - _BARRED_SHOWN} more (--json has them all)"))
+    return lines
 
 
 def _generation_lines(generation: Generation, state: AuthorityState, now: datetime.datetime) -> list[str]:

@@ -19,6 +19,7 @@ from certmgr.founding import new_state
 from certmgr.parts import Parts
 from certmgr.proofs import Method, ProvenIdentity
 from certmgr.service import AuthorityService, IssuedToPeer
+from certmgr.state_document import encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
 from mesh.spiffe import SpiffeId
 
@@ -52,7 +53,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 async def found(folder: Path, clock: Clock) -> FolderStore:
     """A new authority in `folder`."""
     store = FolderStore(folder)
-    await store.save(AUTHORITY_DOCUMENT, new_state("CN=Test root", TRUST_DOMAIN, clock()).encode(), None)
+    await store.save(AUTHORITY_DOCUMENT, encode_state(new_state("CN=Test root", TRUST_DOMAIN, clock())), None)
     return store
 
 

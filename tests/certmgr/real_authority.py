@@ -14,6 +14,7 @@ from certmgr.audit import file_journal
 from certmgr.folder_store import FolderStore
 from certmgr.parts import Parts
 from certmgr.service import AuthorityService
+from certmgr.state_document import encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
 from tests.certmgr.stand_in import TRUST_DOMAIN, utc_now
 
@@ -23,7 +24,7 @@ AUDIT_FILE = "audit.log"
 async def found(folder: Path) -> None:
     """Make an authority in `folder`."""
     state = founding.new_state("CN=Test authority,O=Example", TRUST_DOMAIN, utc_now())
-    await FolderStore(folder).save(AUTHORITY_DOCUMENT, state.encode(), None)
+    await FolderStore(folder).save(AUTHORITY_DOCUMENT, encode_state(state), None)
 
 
 def parts(folder: Path, **changes: Any) -> Parts:

@@ -103,8 +103,16 @@ class StandIn:
         return self.bundle()
 
     async def issue(
-        self, proven: ProvenIdentity, csr: bytes, *, instance: str, anchors: str, kem_public_key: bytes | None
+        self,
+        proven: ProvenIdentity,
+        csr: bytes,
+        *,
+        instance: str,
+        anchors: str,
+        kem_public_key: bytes | None,
+        shown: str = "",
     ) -> Certified:
+        assert bool(shown) == (proven.method is Method.CERTIFICATE)
         if self.unavailable:
             raise StoreUnavailable(self.unavailable)
         try:

@@ -8,14 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from certmgr import audit
-from certmgr.audit import file_journal, stream_journal
+from certmgr.audit import file_journal, read_journal, stream_journal
 from certmgr.store import StoreUnavailable
 from mesh.errors import UserError
 
@@ -60,6 +63,23 @@ def test_a_last_line_that_a_crash_cut_short_is_removed_at_the_next_start(tmp_pat
 
     asyncio.run(file_journal(path).append({"event": "issued", "number": 2}))
 
+    assert [entry["number"] for entry in entries(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("torn", [b'{"event":"iss', b"x" * 200_000])
+def test_a_line_that_another_process_left_torn_meanwhile_is_removed_before_the_next_entry(
+    tmp_path: Path, torn: bytes
+) -> None:
+    path = tmp_path / "audit.log"
+
+    async def main() -> None:
+        journal = file_journal(path)
+        await journal.append({"event": "issued", "number": 1})
+        with path.open("ab") as other:
+            other.write(torn)
+        await journal.append({"event": "issued", "number": 2})
+
+    asyncio.run(main())
     assert [entry["number"] for entry in entries(path)] == [1, 2]
 
 
@@ -199,3 +219,28 @@ def test_a_stream_gets_the_same_lines_and_a_closed_one_stops_what_wants_to_be_lo
 async def _first(write: int, reader: Any) -> None:
     await stream_journal(write).append({"event": "issued", "number": 0})
     assert json.loads(reader.readline()) == {"event": "issued", "number": 0}
+
+
+def test_what_was_written_is_read_back_and_what_is_no_entry_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    written = [{"event": "issued", "number": number} for number in range(3)]
+
+    async def main() -> None:
+        journal = file_journal(path)
+        for entry in written:
+            await journal.append(entry)
+
+    asyncio.run(main())
+    with path.open("ab") as log:
+        log.write(b"no JSON\n[]\n1\n\xff\n" + b"[" * 200_000 + b'\n{"event":"torn')
+    assert list(read_journal(path)) == written
+    with pytest.raises(UserError, match="cannot be read"):
+        list(read_journal(tmp_path / "missing"))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_back_as_entries_or_passed_over(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        assert all(isinstance(entry, dict) for entry in read_journal(Path(file.name)))

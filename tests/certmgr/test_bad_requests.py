@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,22 +18,37 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from certmgr import revocation, tokens
+from certmgr import barring, revocation, tokens
+from certmgr.state_document import decode_state, encode_state
+from cli.ca.command import main as command
 from tests.certmgr.api_rig import Answer, Rig, make_csr, rig, run, stamp, until
 from tests.certmgr.real_authority import audit_log, running
 from tests.certmgr.stand_in import utc_now, workload_id
 
 WEB = str(workload_id("web"))
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
-def in_front_of_the_real_one(folder: Path, test: Any) -> None:
+def in_front_of_the_real_one(folder: Path, test: Any, **options: Any) -> None:
     """Run `test` with a rig whose authority is real."""
 
     async def main() -> None:
-        async with running(folder) as service, rig(service) as made:
+        async with running(folder) as service, rig(service, **options) as made:
             await test(made)
 
     run(main())
+
+
+async def refusal(folder: Path) -> dict[str, Any]:
+    """The first refusal in the audit log, once it is there."""
+    found: list[dict[str, Any]] = []
+
+    def is_there() -> bool:
+        found[:] = [entry for entry in audit_log(folder) if entry["event"] == "refused"]
+        return bool(found)
+
+    await until(is_there)
+    return found[0]
 
 
 def credential(key: MLDSA87PrivateKey, answer: Answer) -> Any:
@@ -87,26 +103,143 @@ def test_a_csr_that_is_wrong(tmp_path, csr, slug, status):
         assert (await made.certificate({"csr": wrong}, token="web")).error == (status, slug)
         assert (await healthy).status == 201
         assert made.count("qbitel_certmgr_csr_total", result=slug, method="token") == 1
-        await until(lambda: any(entry["event"] == "refused" for entry in audit_log(tmp_path)))
-        (entry,) = (entry for entry in audit_log(tmp_path) if entry["event"] == "refused")
+        entry = await refusal(tmp_path)
         assert (entry["reason"], entry["method"], entry["source"]) == (slug, "token", "127.0.0.1")
 
     in_front_of_the_real_one(tmp_path, test)
 
 
-def test_a_body_of_ten_megabytes_a_wrong_clock_and_wrong_tokens(tmp_path):
+@pytest.mark.parametrize(
+    ("body", "token", "status", "slug"),
+    [
+        (lambda: b" " * 10_000_000, "web", 413, "too_large"),
+        (lambda: {"csr": make_csr(), "time": stamp(3600)}, "web", 400, "clock_skew"),
+        (lambda: {"csr": make_csr(), "time": stamp(-3600)}, "web", 400, "clock_skew"),
+        (lambda: None, "expired", 401, "token_expired"),
+        (lambda: None, "audience", 401, "token_audience"),
+        (lambda: None, "", 401, "no_proof"),
+    ],
+)
+def test_a_body_of_ten_megabytes_a_wrong_clock_and_wrong_tokens(tmp_path, body, token, status, slug):
     async def test(made: Rig) -> None:
-        refused = [
-            await made.certificate(b" " * 10_000_000, token="web"),
-            await made.certificate({"csr": make_csr(), "time": stamp(3600)}, token="web"),
-            await made.certificate(token="expired"),
-            await made.certificate(token="audience"),
-            await made.certificate(),
-        ]
-        assert [answer.error for answer in refused] == [
-            (413, "too_large"), (400, "clock_skew"), (401, "token_expired"), (401, "token_audience"), (401, "no_proof"),
-        ]  # fmt: skip
+        sent = body()
+        healthy = asyncio.create_task(made.certificate(token="healthy"))
+        answer = await made.certificate(sent, token=token)
+        assert answer.error == (status, slug)
+        if slug == "clock_skew":
+            assert answer.json["your_time"] == sent["time"]
+            assert {answer.json["your_time"], answer.json["time"]} <= set(re.findall(TIME, answer.json["message"]))
+        assert (await healthy).status == 201
+        method = "token" if token else "none"
+        assert made.count("qbitel_certmgr_csr_total", result=slug, method=method) == 1
+        assert (await refusal(tmp_path))["reason"] == slug
+
+    in_front_of_the_real_one(tmp_path, test)
+
+
+def test_a_slow_body(tmp_path):
+    async def test(made: Rig) -> None:
+        reader, writer = await made.raw()
+        writer.write(
+            b"POST /v1/certificates HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer web\r\nContent-Length: 9\r\n\r\n{"
+        )
         assert (await made.certificate(token="healthy")).status == 201
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")  # and the connection's end
+        assert made.count("qbitel_certmgr_csr_total", result="too_slow", method="token") == 1
+        assert (await refusal(tmp_path))["reason"] == "too_slow"
+
+    in_front_of_the_real_one(tmp_path, test, body_seconds=0.2)
+
+
+def test_who_is_barred_gets_nothing_by_any_proof_until_that_is_lifted(tmp_path):
+    async def test(made: Rig) -> None:
+        web, identity = await enrol(made), workload_id("web")
+        token, until_then = "t" * 40, utc_now() + datetime.timedelta(hours=1)
+        change = made.service.change
+        await change(lambda state: tokens.add_token(state, token, identity, (), until_then, utc_now()))
+        await change(lambda state: barring.bar(state, identity, utc_now()))
+        assert (await made.certificate(token="web")).error == (403, "barred")
+        assert (await made.certificate(workload=web)).error == (403, "barred")  # not revoked, and yet
+        assert (await made.certificate(bootstrap=token)).error == (401, "bootstrap_refused")
+        for method in ("token", "certificate"):
+            assert made.count("qbitel_certmgr_csr_total", result="barred", method=method) == 1
+        entry = await refusal(tmp_path)
+        assert (entry["reason"], entry["identity"]) == ("barred", WEB)
+        assert (await made.certificate(token="healthy")).status == 201
+        await change(lambda state: barring.lift(state, identity))
+        assert (await made.certificate(token="web")).status == 201
+        assert (await made.certificate(workload=web)).status == 201
+
+    in_front_of_the_real_one(tmp_path, test)
+
+
+def test_a_bar_that_another_process_sets_while_a_certificate_is_made_keeps_it_back(tmp_path):
+    async def test(made: Rig) -> None:
+        store, identity = made.service.parts.store, workload_id("web")
+        record = made.service.ledger.record
+
+        async def record_and_be_overtaken(peer: Any) -> None:
+            stored = await store.load("authority")
+            barred = barring.bar(decode_state(stored.document), identity, utc_now())
+            await store.save("authority", encode_state(barred), stored.version)
+            await record(peer)
+
+        made.service.ledger.record = record_and_be_overtaken
+        assert (await made.certificate(token="web")).error == (403, "barred")
+
+    in_front_of_the_real_one(tmp_path, test)
+
+
+def test_of_an_identity_that_is_revoked_while_it_asks_all_the_time_nothing_slips_between(tmp_path):
+    """The command works on the folder beside the server, as an operator's does."""
+
+    async def test(made: Rig) -> None:
+        issued: list[x509.Certificate] = []
+        ended = asyncio.Event()
+
+        async def keep_asking() -> None:
+            client = made.client()
+            while True:
+                answer = await made.certificate(client=client, token="web")
+                if answer.status != 201:
+                    assert answer.error == (403, "barred")
+                    return
+                issued.append(x509.load_pem_x509_certificates(answer.json["certificate"].encode())[0])
+                if len(issued) >= 10:
+                    ended.set()
+
+        asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
+        await ended.wait()
+        assert await asyncio.to_thread(command, ["revoke", str(tmp_path), "--spiffe", WEB]) == 0
+        await asyncio.gather(*asking)
+        stored = await made.service.parts.store.load("authority")
+        state = decode_state(stored.document)
+        assert len(issued) >= 10
+        assert [one for one in issued if not revocation.is_revoked(state, one)] == []
+
+    in_front_of_the_real_one(tmp_path, test)
+
+
+def test_an_intermediate_that_is_revoked_while_a_certificate_is_made_has_not_signed_it(tmp_path):
+    async def test(made: Rig) -> None:
+        store, record, calls = made.service.parts.store, made.service.ledger.record, []
+
+        async def record_and_be_overtaken(peer: Any) -> None:
+            if not calls:
+                stored = await store.load("authority")
+                state = decode_state(stored.document)
+                state = revocation.revoke(state, state.signer.issuer.certificate, utc_now())
+                await store.save("authority", encode_state(state), stored.version)
+            calls.append(peer)
+            await record(peer)
+
+        before = made.service.state.signer.issuer.certificate
+        made.service.ledger.record = record_and_be_overtaken
+        answer = await made.certificate(token="web")
+        leaf, issuer = x509.load_pem_x509_certificates(answer.json["certificate"].encode())
+        assert len(calls) == 2
+        assert issuer == made.service.state.signer.issuer.certificate != before
+        leaf.verify_directly_issued_by(issuer)
 
     in_front_of_the_real_one(tmp_path, test)
 
@@ -179,7 +312,7 @@ def test_who_waits_hears_of_a_change_that_another_process_made(tmp_path):
         store = made.service.parts.store
         stored = await store.load("authority")
         state = revocation.revoke(made.service.state, web.certificate, utc_now())
-        await store.save("authority", state.encode(), stored.version)
+        await store.save("authority", encode_state(state), stored.version)
         answer = await waiting
         assert answer.status == 200
         end = "-----END X509 CRL-----\n"

@@ -7,11 +7,14 @@ import datetime
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from certmgr.bundle import anchors_of, bundle_of
+from certmgr.bundle import bundle_of
 from certmgr.founding import make_generation, new_state
 from certmgr.revocation import sign_lists
 from certmgr.state import AuthorityState, Phase
+from certmgr.state_document import decode_state, encode_state
+from mesh.anchors import anchors_of
 from mesh.names import INTERMEDIATES_FILE, REVOCATION_FILE, ROOTS_FILE
 from pqtls.trust import TrustAnchors
 
@@ -48,7 +51,7 @@ def test_a_bundle_holds_all_roots_and_intermediates_and_a_list_of_each(publishin
 
 
 def test_the_same_state_makes_the_same_bundle(publishing: AuthorityState) -> None:
-    assert bundle_of(publishing) == bundle_of(AuthorityState.decode(publishing.encode()))
+    assert bundle_of(publishing) == bundle_of(decode_state(encode_state(publishing)))
 
 
 def test_new_lists_change_the_etag_and_not_the_anchors(stable: AuthorityState) -> None:
@@ -70,12 +73,19 @@ def test_the_next_root_changes_both_and_the_phase_alone_the_etag(
     assert signing.generation == publishing.next.name
 
 
-def test_anchors_are_of_the_set_of_roots_whatever_their_order(publishing: AuthorityState) -> None:
-    one, other = (generation.root for generation in publishing.generations)
+def test_a_round_has_anchors_and_an_etag_of_its_own(stable: AuthorityState) -> None:
+    before, after = bundle_of(stable), bundle_of(dataclasses.replace(stable, round=1))
 
-    assert anchors_of([one, other]) == anchors_of([other, one]) == anchors_of([one, other, one])
-    assert len({anchors_of([one]), anchors_of([other]), anchors_of([one, other]), anchors_of([])}) == 4
-    assert bundle_of(publishing).anchors == anchors_of([one, other])
+    assert (before.round, after.round) == (0, 1)
+    assert before.files == after.files
+    assert before.anchors != after.anchors
+    assert before.etag != after.etag
+
+
+def test_the_anchors_are_what_a_peer_finds_in_what_it_trusts(publishing: AuthorityState) -> None:
+    roots = [one.public_bytes(Encoding.DER) for one in trust(publishing).roots]
+
+    assert bundle_of(publishing).anchors == anchors_of(publishing.round, roots)
 
 
 def test_a_list_goes_out_only_together_with_its_issuer(stable: AuthorityState, publishing: AuthorityState) -> None:

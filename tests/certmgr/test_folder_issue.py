@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from certmgr import rotation
 from certmgr.audit import file_journal
 from certmgr.authority import WorkloadRequest
 from certmgr.bundle import bundle_of
 from certmgr.files import read_workload
 from certmgr.folder_issue import instance_of, issue_into, lists_until
 from certmgr.folder_store import FolderStore
-from certmgr.founding import new_state
+from certmgr.founding import make_generation, new_state
 from certmgr.parts import Parts
 from certmgr.service import AuthorityService
+from certmgr.state_document import encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
 from mesh.errors import UserError
 from mesh.spiffe import SpiffeId
@@ -37,7 +39,7 @@ class Ticking:
 
 async def service_in(folder: Path, clock: Ticking) -> AuthorityService:
     store = FolderStore(folder)
-    await store.save(AUTHORITY_DOCUMENT, new_state("CN=Root", "cluster.local", clock.now).encode(), None)
+    await store.save(AUTHORITY_DOCUMENT, encode_state(new_state("CN=Root", "cluster.local", clock.now)), None)
     parts = Parts(store=store, journal=file_journal(folder / "audit.log"), replica="test")
     return await AuthorityService.open(parts, now=clock)
 
@@ -45,12 +47,15 @@ async def service_in(folder: Path, clock: Ticking) -> AuthorityService:
 def test_the_authority_knows_the_holder_and_that_it_has_the_roots(tmp_path: Path, now: datetime.datetime) -> None:
     async def scenario() -> None:
         service = await service_in(tmp_path / "ca", Ticking(now))
+        new = make_generation("CN=Next", now)
+        await service.change(lambda state: rotation.start(state, new, now))
         written = await issue_into(tmp_path / "web", _WEB, service, "a-host")
 
         (peer,) = await service.ledger.everyone()
         assert (peer.identity, peer.instance) == (str(_WEB.spiffe_id), "a-host")
-        assert peer.acknowledged == written.bundle.anchors
-        assert peer.is_confirmed
+        assert written.bundle == service.bundle()
+        assert peer.acknowledged == service.state.round == 1
+        assert peer.shown
         workload = read_workload(tmp_path / "web")
         assert workload.credential == written.workload
         assert peer.serial == f"{workload.credential.certificate.serial_number:x}"
@@ -67,7 +72,7 @@ def test_a_folder_that_could_not_be_written_has_acknowledged_nothing(tmp_path: P
             await issue_into(tmp_path / "web", _WEB, service, "a-host")
 
         (peer,) = await service.ledger.everyone()
-        assert peer.acknowledged == ""
+        assert not peer.shown
 
     asyncio.run(scenario())
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Coroutine
 from pathlib import Path
@@ -240,6 +242,51 @@ def test_a_full_disk_is_worth_another_try_and_keeps_the_old_document(tmp_path: P
     message, old = done.stdout.splitlines()
     assert "No space left on device" in message
     assert old == "b'old'"
+
+
+PASSING = ["ENOSPC", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT", "EBUSY", "ENOLCK"]
+LASTING = ["EROFS", "EACCES", "ENOTDIR", "ELOOP"]
+
+
+@pytest.mark.parametrize("name", PASSING + LASTING)
+@pytest.mark.parametrize("call", ["open", "mkstemp", "flock"])
+def test_what_passes_by_itself_is_worth_another_try_and_all_else_is_for_the_operator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, name: str
+) -> None:
+    store = FolderStore(tmp_path)
+    version = run(store.save("authority", b"old", None))
+    number = getattr(errno, name)
+
+    def failing(*_words: object, **_named: object) -> object:
+        raise OSError(number, os.strerror(number), str(tmp_path))
+
+    owner = {"open": os, "mkstemp": tempfile, "flock": fcntl}[call]
+    with monkeypatch.context() as broken:
+        broken.setattr(owner, call, failing)
+        with pytest.raises(StoreUnavailable if name in PASSING else UserError):
+            run(store.save("authority", b"new", version))
+    assert document(store) == b"old"
+
+
+def test_a_document_that_is_deleted_between_two_looks_at_it_is_simply_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path)
+    run(store.save("peers-x", b"1", None))
+    reading = folder_store.read_file
+
+    def overtaken(path: Path, **named: Any) -> bytes:
+        path.unlink()
+        return reading(path, **named)
+
+    monkeypatch.setattr(folder_store, "read_file", overtaken)
+    assert [run(store.load(name)) for name in run(store.names())] == [None]
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_document(tmp_path: Path) -> None:
+    (tmp_path / "authority.state").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"authority\.state does not exist"):
+        run(FolderStore(tmp_path).load("authority"))
 
 
 @pytest.mark.parametrize(

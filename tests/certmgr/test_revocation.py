@@ -14,8 +14,9 @@ from certmgr.bundle import bundle_of
 from certmgr.founding import new_state
 from certmgr.kem import issue_kem
 from certmgr.profiles import BACKDATE
-from certmgr.revocation import LIST_REFRESH, LIST_VALIDITY, is_revoked, lists_due, revoke, sign_lists
+from certmgr.revocation import LIST_REFRESH, LIST_VALIDITY, is_revoked, lists_due, revoke, revoke_leaves, sign_lists
 from certmgr.state import KEEP_ENDED, AuthorityState, short_hash
+from certmgr.state_document import decode_state, encode_state
 from mesh.errors import UserError
 from mesh.names import INTERMEDIATES_FILE, REVOCATION_FILE, ROOTS_FILE
 from mesh.spiffe import SpiffeId
@@ -85,7 +86,7 @@ def test_a_revoked_intermediate_is_refused_with_all_its_leaves_and_a_new_one_sig
             check(state, leaf, old)
         new = issue_workload(WEB, state.signer.issuer, NOON).certificate
         assert check(state, new) == str(WEB.spiffe_id)
-        assert AuthorityState.decode(state.encode()) == state
+        assert decode_state(encode_state(state)) == state
 
 
 def test_revoking_twice_changes_nothing(fresh: AuthorityState, leaf: x509.Certificate) -> None:
@@ -125,7 +126,7 @@ def test_a_list_says_what_rfc_5280_wants(fresh: AuthorityState, leaf: x509.Certi
 
     assert crl.last_update_utc == NOON - BACKDATE
     assert crl.next_update_utc == NOON + LIST_VALIDITY
-    assert crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == state.crl_number == 2
+    assert crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == state.crl_number
     identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     assert crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier == identifier
     (entry,) = crl
@@ -152,3 +153,29 @@ def test_lists_are_due_when_they_age_are_missing_or_of_the_future(fresh: Authori
     assert not lists_due(sign_lists(fresh, NOON + LIST_REFRESH), NOON + LIST_REFRESH)
     assert lists_due(dataclasses.replace(fresh, crls=fresh.crls[:1]), NOON)
     assert lists_due(fresh, NOON - BACKDATE - SECOND)
+
+
+def test_several_leaves_are_revoked_with_one_signing(fresh: AuthorityState) -> None:
+    leaves = [issue_workload(WEB, fresh.signer.issuer, NOON).certificate for _ in range(3)]
+    ends = {one.serial_number: one.not_valid_after_utc for one in leaves}
+    state = revoke_leaves(fresh, ends, NOON + SECOND, identity=str(WEB.spiffe_id))
+
+    assert all(is_revoked(state, one) for one in leaves)
+    assert {one.identity for one in state.revoked} == {str(WEB.spiffe_id)}
+    assert state.crl_number == fresh.crl_number + 1
+    assert {one.until for one in state.revoked} == {leaves[0].not_valid_after_utc}
+    assert revoke_leaves(state, {leaves[0].serial_number: NOON + DAY}, NOON, identity="") is state
+    with pytest.raises(UserError, match="no reason to revoke"):
+        revoke_leaves(fresh, {7: NOON}, NOON, identity="", reason=x509.ReasonFlags.certificate_hold)
+
+
+def test_the_number_of_a_list_grows_whatever_the_clock_does_and_however_old_a_backup_is(fresh: AuthorityState) -> None:
+    number = fresh.crl_number
+    for moment in (NOON, NOON, NOON - DAY):  # at once again, and by a clock that went back
+        fresh = sign_lists(fresh, moment)
+        number += 1
+        assert fresh.crl_number == number
+    backup = fresh
+    for _ in range(30):
+        fresh = sign_lists(fresh, NOON + SECOND)
+    assert sign_lists(backup, NOON + 60 * SECOND).crl_number > fresh.crl_number

@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from certmgr import revocation
+from certmgr import peer_document, revocation, rotation
 from certmgr.authority import WorkloadRequest, spiffe_id_of
 from certmgr.files import read_authority
 from certmgr.folder_store import FolderStore
-from certmgr.peers import PeerBook
-from certmgr.proofs import Method, Reason, Refused
+from certmgr.founding import make_generation
+from certmgr.proofs import Method, ProvenIdentity, Reason, Refused
+from certmgr.requests import CheckedRequest
 from certmgr.service import AuthorityService
-from certmgr.state import AuthorityState
+from certmgr.state_document import decode_state, encode_state
 from certmgr.store import AUTHORITY_DOCUMENT, StoreUnavailable
 from certmgr.tokens import add_token
 from mesh.errors import UserError
@@ -121,9 +122,9 @@ def test_a_peer_and_its_certificate_are_written_down_before_it_gets_it(tmp_path:
         issued = await enrol(service)
         stored = await FolderStore(tmp_path).load("peers-one")
         assert stored is not None
-        (peer,) = PeerBook.decode(stored.document)
+        (peer,) = peer_document.decode(stored.document)
         serial = f"{issued.certificate.serial_number:x}"
-        assert (peer.instance, peer.serial, peer.acknowledged) == ("pod-1", serial, service.bundle().anchors)
+        assert (peer.instance, peer.serial, peer.shown) == ("pod-1", serial, False)
         (entry,) = journal(tmp_path)
         assert (entry["event"], entry["serial"], entry["method"]) == ("issued", serial, "token")
 
@@ -182,11 +183,65 @@ def test_peers_of_all_replicas_are_known_to_each(tmp_path: Path) -> None:
         await asyncio.gather(*(enrol(service, instance=f"{service.parts.replica}") for service in (one, two)))
         for service in (one, two):
             assert {peer.instance for peer in await service.ledger.everyone()} == {"one", "two"}
-        # Acknowledged at another replica than the one that issued.
-        await two.acknowledge(str(proven().spiffe_id), "one", "ab")
-        found = (await one.ledger.everyone()).find(str(proven().spiffe_id), "one")
-        assert found is not None
-        assert found.acknowledged in ("ab", one.bundle().anchors)
+
+    run(main())
+
+
+def test_what_is_acknowledged_counts_for_the_present_round_at_whichever_replica_it_is_said(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def main() -> None:
+        one = await opened(tmp_path, clock)
+        two = await open_service(tmp_path, clock, "two")
+        issued = await enrol(one)
+        who = (str(proven().spiffe_id), "pod-1")
+        serial = f"{issued.certificate.serial_number:x}"
+
+        async def known() -> tuple[int, bool]:
+            (peer,) = await one.ledger.everyone()
+            return peer.acknowledged, peer.shown
+
+        old = one.bundle().anchors
+        new = make_generation("CN=Next", clock())
+        await one.change(lambda state: rotation.start(state, new, clock()))
+        assert two.bundle().anchors == old  # it has not heard of it
+        await one.acknowledge(*who, old, serial)
+        assert await known() == (0, True)  # it is another round's
+        await two.acknowledge(*who, one.bundle().anchors, serial)
+        assert await known() == (1, True)
+        renewed = await one.issue(proven(), csr(), instance="pod-1", anchors=old, kem_public_key=None, shown=serial)
+        in_use = {peer.serial: peer.acknowledged for peer in (await two.ledger.everyone()).in_use(clock())}
+        assert in_use == {serial: 1, f"{renewed.certificate.serial_number:x}": 0}
+
+    run(main())
+
+
+def test_a_certificate_takes_the_place_of_the_one_that_it_was_asked_for_with_at_another_replica(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def main() -> None:
+        one = await opened(tmp_path, clock)
+        two = await open_service(tmp_path, clock, "two")
+        first = await enrol(one)
+        second = await enrol(two, shown=f"{first.certificate.serial_number:x}")
+        serial = f"{second.certificate.serial_number:x}"
+        await one.acknowledge(str(proven().spiffe_id), "pod-1", one.bundle().anchors, serial)
+        for service in (one, two):
+            assert [peer.serial for peer in (await service.ledger.everyone()).in_use(clock())] == [serial]
+
+    run(main())
+
+
+def test_what_is_acknowledged_again_is_not_written_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        service = await opened(tmp_path, Clock())
+        await enrol(service)
+        store = FolderStore(tmp_path)
+        versions = []
+        for _ in range(3):
+            await service.acknowledge(str(proven().spiffe_id), "pod-1", service.bundle().anchors)
+            versions.append((await store.versions())["peers-one"])
+        assert len(set(versions)) == 1
 
     run(main())
 
@@ -209,8 +264,8 @@ def test_a_revocation_by_somebody_else_is_published_at_once_and_excludes_its_pee
         store = FolderStore(tmp_path)
         stored = await store.load(AUTHORITY_DOCUMENT)
         assert stored is not None
-        revoked = revocation.revoke(AuthorityState.decode(stored.document), issued.certificate, clock())
-        await store.save(AUTHORITY_DOCUMENT, revoked.encode(), stored.version)
+        revoked = revocation.revoke(decode_state(stored.document), issued.certificate, clock())
+        await store.save(AUTHORITY_DOCUMENT, encode_state(revoked), stored.version)
         assert (await published).etag != before.etag
         assert service.is_revoked(issued.certificate)
         assert not service.is_revoked(other.certificate)
@@ -223,7 +278,7 @@ def test_a_revocation_by_somebody_else_is_published_at_once_and_excludes_its_pee
     run(main())
 
 
-def test_a_bootstrap_token_is_good_for_one_of_all_replicas_once(tmp_path: Path) -> None:
+def test_a_bootstrap_token_is_good_for_one_key_at_all_replicas(tmp_path: Path) -> None:
     clock = Clock()
 
     async def main() -> None:
@@ -233,14 +288,25 @@ def test_a_bootstrap_token_is_good_for_one_of_all_replicas_once(tmp_path: Path) 
             lambda state: add_token(state, "t" * 43, proven("machine").spiffe_id, ("db.example",), until, clock())
         )
         two = await open_service(tmp_path, clock, "two")
+
+        async def redeem(service: AuthorityService, key: MLDSA87PrivateKey) -> ProvenIdentity:
+            return await service.redeem("t" * 43, lambda _proven: CheckedRequest(key.public_key()))
+
+        keys = [MLDSA87PrivateKey.generate() for _ in range(4)]
         outcomes = await asyncio.gather(
-            *(service.redeem("t" * 43, lambda _proven: None) for service in (one, two, one, two)),
+            *(redeem(service, key) for service, key in zip((one, two, one, two), keys, strict=True)),
             return_exceptions=True,
         )
-        (redeemed,) = [each for each in outcomes if not isinstance(each, BaseException)]
+        ((redeemed, key),) = [
+            (each, key) for each, key in zip(outcomes, keys, strict=True) if not isinstance(each, BaseException)
+        ]
         assert (redeemed.spiffe_id, redeemed.dns_names) == (proven("machine").spiffe_id, ("db.example",))
         refused = [each for each in outcomes if isinstance(each, Refused)]
         assert [each.reason for each in refused] == [Reason.BOOTSTRAP_REFUSED] * 3
+        # Whose answer was lost asks again, wherever it comes to.
+        assert await redeem(one, key) == await redeem(two, key) == redeemed
+        with pytest.raises(Refused):
+            await redeem(two, MLDSA87PrivateKey.generate())
 
     run(main())
 

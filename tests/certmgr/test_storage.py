@@ -22,6 +22,7 @@ from certmgr.files import read_authority, read_workload, write_authority, write_
 from certmgr.storage import shown
 from mesh.errors import UserError
 from mesh.spiffe import SpiffeId
+from pqtls import Credential
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it changes owners")
 NOBODY = 65534
@@ -154,6 +155,77 @@ def test_a_kill_while_bytes_are_written_leaves_the_old_authority(
     assert read_authority(authority_folder) == root
     (leftover,) = set(authority_folder.iterdir()) - {authority_folder / "ca.crt", authority_folder / "ca.key"}
     assert mode(leftover) == 0o600
+
+
+_RENEW = """
+    import os, pathlib, sys
+    from certmgr import files
+    from certmgr.authority import WorkloadRequest, create_root, issue_workload
+    from mesh.spiffe import SpiffeId
+    folder, kind, deadly = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    renames, replace = 0, pathlib.Path.replace
+    def counted(path, target):
+        global renames
+        if renames == deadly:
+            os._exit(9)
+        renames += 1
+        return replace(path, target)
+    pathlib.Path.replace = counted
+    root = files.read_authority(pathlib.Path(sys.argv[4]))
+    now = root.certificate.not_valid_before_utc
+    if kind == "authority":
+        files.write_authority(folder, create_root("CN=next", now), replace=True)
+    else:
+        request = WorkloadRequest(spiffe_id=SpiffeId.parse("spiffe://cluster.local/ns/shop/sa/web"))
+        files.write_workload(folder, issue_workload(request, root, now), [root.certificate], beside={"crl.pem": b"x"})
+    print(renames)
+"""
+
+
+def renew(folder: Path, kind: str, deadly: int, authority: Path) -> subprocess.CompletedProcess[str]:
+    """Renew what is in `folder` in a process that is killed in front of the rename of this number."""
+    words = [sys.executable, "-c", textwrap.dedent(_RENEW), folder, kind, str(deadly), authority]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("is_second_kill", [False, True])
+def test_a_renewal_that_is_killed_between_any_two_renames_leaves_a_certificate_with_its_key(
+    workload_folder: Path, authority_folder: Path, is_second_kill: bool
+) -> None:
+    seen = set()
+    for deadly in range(6):
+        if is_second_kill:  # on top of what a kill has left already
+            assert renew(workload_folder, "workload", 3, authority_folder).returncode == 9
+        done = renew(workload_folder, "workload", deadly, authority_folder)
+        assert (done.returncode, done.stdout) == ((9, "") if deadly < 5 else (0, "5\n")), done.stderr
+
+        workload = read_workload(workload_folder).credential
+        credential = Credential.from_pem(
+            (workload_folder / "tls.crt").read_bytes(), (workload_folder / "tls.key").read_bytes()
+        )
+        assert credential.private_key.public_key() == workload.certificate.public_key()  # type: ignore[attr-defined]
+        assert mode(workload_folder / "tls.key") == 0o600
+        seen.add(workload.certificate.serial_number)
+    assert len(seen) >= 3
+    assert (workload_folder / "tls.key").read_bytes() == workload.private_key_pem
+
+
+@pytest.mark.parametrize("deadly", [0, 1, 2, 3])
+def test_a_root_that_is_replaced_and_killed_between_any_two_renames_has_its_key(
+    authority_folder: Path, root: CertificateAndKey, deadly: int
+) -> None:
+    done = renew(authority_folder, "authority", deadly, authority_folder)
+    assert (done.returncode, done.stdout) == ((9, "") if deadly < 3 else (0, "3\n")), done.stderr
+    assert (read_authority(authority_folder) == root) is (deadly < 2)
+
+
+def test_a_pair_that_nobody_could_use_is_replaced_as_if_there_were_none(
+    workload_folder: Path, authority_folder: Path
+) -> None:
+    (workload_folder / "tls.key").write_bytes(b"")
+    done = renew(workload_folder, "workload", 9, authority_folder)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
+    assert read_workload(workload_folder)
 
 
 def test_a_file_in_the_folder_s_place_is_refused(tmp_path: Path, root: CertificateAndKey) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from cryptography import x509
 
 from certmgr import rotation
 from certmgr.founding import make_generation
+from certmgr.peers import PeerBook
 from certmgr.service import AuthorityService
 from certmgr.state import Phase
 from certmgr.store import StoreUnavailable
@@ -18,8 +21,9 @@ from certmgr.upkeep import Upkeep
 from tests.certmgr.authority_rig import Clock, csr, enrol, found, open_service, proven, run
 
 
-def upkeep_of(service: AuthorityService) -> Upkeep:
-    return Upkeep(service, service.now, lambda: True)
+def upkeep_of(service: AuthorityService, **options: Any) -> Upkeep:
+    """The leader, for whom nothing is ever under way but what `options` say."""
+    return Upkeep(service, service.now, lambda: True, **{"settle": 0.0, **options})
 
 
 async def start_rotation(service: AuthorityService, clock: Clock) -> None:
@@ -69,6 +73,85 @@ def test_a_root_is_replaced_in_steps_each_of_which_waits_for_every_peer_of_every
         assert one.state.phase is Phase.STABLE
         assert len(x509.load_pem_x509_certificates(one.bundle().files["ca.crt"])) == 1
         assert one.bundle().generation == renewed.generation
+
+    run(main())
+
+
+def test_a_step_waits_until_nobody_has_been_in_the_way_for_a_while(tmp_path: Path) -> None:
+    """Who trusts the next root since a moment ago may have begun a handshake before that."""
+    clock = Clock()
+    passed = [1000.0]
+
+    async def main() -> None:
+        await found(tmp_path, clock)
+        service = await open_service(tmp_path, clock)
+        leader = upkeep_of(service, settle=30.0, monotonic=lambda: passed[0])
+
+        async def look_after(seconds: float) -> Phase:
+            passed[0] += seconds
+            await leader.round()
+            return service.state.phase
+
+        await start_rotation(service, clock)
+        clock.move(days=1)  # the wall clock does not count
+        assert [await look_after(seconds) for seconds in (0, 29)] == [Phase.PUBLISHING] * 2
+        await enrol(service, anchors="")  # does not trust it yet: time begins anew
+        assert await look_after(31) is Phase.PUBLISHING
+        await service.acknowledge(str(proven().spiffe_id), "pod-1", service.bundle().anchors)
+        assert [await look_after(seconds) for seconds in (31, 29, 1)] == [
+            Phase.PUBLISHING, Phase.PUBLISHING, Phase.SIGNING,
+        ]  # fmt: skip
+        await service.change(lambda state: rotation.abort(state, clock()))
+        assert [await look_after(seconds) for seconds in (40, 29)] == [Phase.ABORTING] * 2
+        assert await look_after(1) is Phase.STABLE
+
+    run(main())
+
+
+def test_time_without_the_lead_does_not_count(tmp_path: Path) -> None:
+    clock = Clock()
+    leads = iter([True, False, True, True])
+    passed = itertools.count(step=20)
+    phases: list[Phase] = []
+
+    async def main() -> None:
+        await found(tmp_path, clock)
+        service = await open_service(tmp_path, clock)
+        await start_rotation(service, clock)
+
+        def is_leader() -> bool:
+            phases.append(service.state.phase)
+            if (lead := next(leads, None)) is None:
+                running.cancel()
+            return bool(lead)
+
+        leader = Upkeep(service, clock, is_leader, settle=30.0, pause=0.0, monotonic=lambda: float(next(passed)))
+        running = asyncio.create_task(leader.run())
+        await asyncio.wait([running])
+
+    run(main())
+    # Twice the clock is looked at when a time begins, once when it goes on; 20 s are between two looks.
+    assert phases == [Phase.PUBLISHING] * 4 + [Phase.SIGNING]
+
+
+def test_a_step_is_not_taken_in_another_round_than_the_peers_were_read_in(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def main() -> None:
+        await found(tmp_path, clock)
+        service = await open_service(tmp_path, clock)
+        await start_rotation(service, clock)
+        everyone = service.ledger.everyone
+
+        async def meanwhile() -> PeerBook:
+            peers = await everyone()
+            await service.change(lambda state: rotation.abort(state, clock()))
+            await start_rotation(service, clock)
+            return peers
+
+        service.ledger.everyone = meanwhile  # type: ignore[method-assign]
+        await upkeep_of(service).round()
+        assert (service.state.phase, service.state.round) == (Phase.PUBLISHING, 3)
 
     run(main())
 
@@ -160,11 +243,8 @@ def test_without_the_lead_nothing_is_done_and_a_store_that_is_away_is_only_said(
     asked: list[bool] = []
 
     async def main() -> None:
-        import asyncio
-
         await found(tmp_path, clock)
         service = await open_service(tmp_path, clock)
-        monkeypatch.setattr("certmgr.upkeep.PAUSE", 0.001)
 
         async def away(_transform: Any) -> bool:
             raise StoreUnavailable("the store is away")
@@ -180,7 +260,7 @@ def test_without_the_lead_nothing_is_done_and_a_store_that_is_away_is_only_said(
             asked.append(leads)
             return leads
 
-        running = asyncio.create_task(Upkeep(service, clock, lead).run())
+        running = asyncio.create_task(Upkeep(service, clock, lead, pause=0.0).run())
         await asyncio.wait([running])
 
     run(main())

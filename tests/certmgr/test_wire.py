@@ -122,8 +122,10 @@ def test_an_answer_leaves_out_what_is_not_there():
 
 
 def test_a_bundle_is_encoded_once_and_put_into_any_answer():
-    bundle = Bundle({"ca.crt": b"PEM\n"}, "anchors", "etag", "generation")
-    members = {"files": {"ca.crt": "PEM\n"}, "anchors": "anchors", "etag": "etag", "generation": "generation"}
+    bundle = Bundle({"ca.crt": b"PEM\n"}, "anchors", "etag", "generation", 3)
+    members = {
+        "files": {"ca.crt": "PEM\n"}, "anchors": "anchors", "etag": "etag", "generation": "generation", "round": 3,
+    }  # fmt: skip
     encoded = wire.encode_bundle(bundle)
     assert json.loads(encoded) == members
     assert json.loads(wire.with_member(encoded, "time", b'"now"')) == {**members, "time": "now"}

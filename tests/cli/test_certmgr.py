@@ -19,8 +19,9 @@ import pytest
 from certmgr import tokens
 from certmgr.bundle import bundle_of
 from certmgr.folder_store import FolderStore
-from certmgr.state import AuthorityState
+from certmgr.state_document import decode_state, encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
+from cli import certmgr
 from cli.main import main
 from tests.certmgr import real_authority
 from tests.certmgr.api_rig import PATIENCE, Rig
@@ -52,7 +53,9 @@ QUIET = ("--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--health", "127
         (["serve"], "give the authority's folder, or --kubernetes"),
         (["serve", "ca", "--kubernetes"], "two stores; give one"),
         (["serve", "ca", "--namespace", "x"], "--namespace is for --kubernetes"),
+        (["serve", "--kubernetes", "--namespace", "../x"], "is no name for Kubernetes"),
         (["serve", "ca", "--service-secrets"], "--service-secrets is for --kubernetes"),
+        (["serve", "ca", "--replica", "one"], "--replica is for --kubernetes"),
         (["serve", "--kubernetes", "--kubeconfig", "nowhere"], "nowhere does not exist"),
         (["serve", "nowhere"], "nowhere is no folder"),
         (["serve", "ca", "--listen", "15012"], "is not HOST:PORT"),
@@ -76,6 +79,18 @@ def test_a_port_that_is_taken_is_one_line_and_the_others_are_given_back(capsys, 
         port = taken.getsockname()[1]
         line = refusal(capsys, "serve", tmp_path, *QUIET[:-1], f"127.0.0.1:{port}")
     assert f"port {port} on 127.0.0.1 is in use" in line
+
+
+@pytest.mark.parametrize("host", ["qbitel-certmgr-0", "a", "host.example.com", "a" * 64])
+def test_a_replica_is_called_what_its_pod_is_called(host):
+    assert certmgr.replica_name(host) == host
+
+
+@pytest.mark.parametrize("host", ["", "My_Laptop", "-", "a..b", "a.", "a" * 65, "übung", "x/../../y", "a\n"])
+def test_a_host_whose_name_no_object_can_have_gets_one_that_is_its_own(host):
+    made = certmgr.replica_name(host)
+    assert certmgr.replica_name(made) == made
+    assert made != certmgr.replica_name(host + "x")
 
 
 # The real process
@@ -125,10 +140,10 @@ def found_with_tokens(folder: Path, *secrets: str) -> None:
         await real_authority.found(folder)
         store = FolderStore(folder)
         stored = await store.load(AUTHORITY_DOCUMENT)
-        state, until = AuthorityState.decode(stored.document), utc_now() + datetime.timedelta(hours=1)
+        state, until = decode_state(stored.document), utc_now() + datetime.timedelta(hours=1)
         for number, secret in enumerate(secrets):
             state = tokens.add_token(state, secret, workload_id(f"machine-{number}"), (), until, utc_now())
-        await store.save(AUTHORITY_DOCUMENT, state.encode(), stored.version)
+        await store.save(AUTHORITY_DOCUMENT, encode_state(state), stored.version)
 
     asyncio.run(main())
 
@@ -138,7 +153,7 @@ def enrol(folder: Path, port: int, token: str):
 
     async def main():
         store = await FolderStore(folder).load(AUTHORITY_DOCUMENT)
-        service = SimpleNamespace(bundle=lambda: bundle_of(AuthorityState.decode(store.document)))
+        service = SimpleNamespace(bundle=lambda: bundle_of(decode_state(store.document)))
         client = Rig(service, port, None, None, None, None, None)
         try:
             return await client.certificate(bootstrap=token)

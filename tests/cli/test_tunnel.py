@@ -73,6 +73,13 @@ def test_the_server_allows_several_after_one_flag_or_after_several():
     assert config.peers == {"spiffe://a/b", "spiffe://a/c", "spiffe://a/d"}
 
 
+def test_what_is_held_and_what_is_revoked_are_files_of_their_own():
+    config = configured("client", *ENDS, *FILES, "--intermediates", "i", "--crl", "l")
+    assert config.files is not None
+    assert [path.name for path in config.files.trust.paths()] == ["r", "l", "i"]
+    assert not config.files.trust.crl_is_optional
+
+
 def test_without_a_trust_domain_any_is_let_in():
     assert configured("server", *ENDS, *FILES).trust_domains == frozenset()
     assert configured("server", *ENDS, *FILES, "--trust-domain", "a.b").trust_domains == {"a.b"}

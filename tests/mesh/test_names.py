@@ -19,7 +19,7 @@ def test_ports_are_those_that_istio_s_users_know() -> None:
 def test_no_two_ports_are_the_same() -> None:
     ports = [value for name, value in vars(names).items() if name.endswith("_PORT")]
 
-    assert len(ports) == 9
+    assert len(ports) == 10
     assert len(set(ports)) == len(ports)
 
 

@@ -168,16 +168,54 @@ def test_a_root_of_the_same_name_is_another_root() -> None:
 
 
 def test_a_root_that_the_peer_brings_along_is_not_trusted_for_it() -> None:
-    with pytest.raises(CertificateRefused) as caught:
-        _validate(pki.leaf("server", "Other Root"), root("Other Root"))
-    assert caught.value.alert in (Alert.UNKNOWN_CA, Alert.BAD_CERTIFICATE)
+    _refused(Alert.UNKNOWN_CA, "unknown_root", pki.leaf("server", "Other Root"), root("Other Root"))
+
+
+def test_a_chain_under_a_foreign_root_is_of_an_unknown_authority_whatever_of_it_the_peer_shows() -> None:
+    foreign = _intermediate("Foreign Between", root("Other Root"))
+    _refused(Alert.UNKNOWN_CA, "unknown_root", _leaf(foreign), foreign)
+    _refused(Alert.UNKNOWN_CA, "unknown_root", _leaf(foreign), foreign, root("Other Root"))
+    _refused(Alert.UNKNOWN_CA, "unknown_root", _leaf(foreign), foreign, _intermediate(), root())
+
+
+def test_a_chain_under_a_foreign_root_of_our_roots_name_is_of_an_unknown_authority() -> None:
+    twin = make_certificate(issuer=None, subject="QBITEL Test Root", is_ca=True, path_length=1)
+    between = _intermediate("Twin Between", twin)
+    _refused(Alert.UNKNOWN_CA, "unknown_root", _leaf(between), between)
+    _refused(Alert.UNKNOWN_CA, "unknown_root", _leaf(between), between, twin)
+
+
+def test_an_authority_of_another_name_with_our_roots_key_is_unknown() -> None:
+    renamed = make_certificate(issuer=None, subject="Renamed", is_ca=True, path_length=1, key=root().key)
+    _refused(Alert.UNKNOWN_CA, "unknown_root", _leaf(renamed))
+
+
+def test_a_chain_that_goes_in_circles_is_of_an_unknown_authority() -> None:
+    one = _intermediate("One", _intermediate("Two", root("Other Root")), path_length=None)
+    two = _intermediate("Two", one, path_length=None)
+    _refused(Alert.UNKNOWN_CA, "unknown_root", _leaf(one), one, two)
+
+
+def test_without_key_identifiers_the_signature_says_whose_certificate_it_is() -> None:
+    plain = make_certificate(issuer=None, subject="Plain", is_ca=True, path_length=1, key_identifiers=False)
+    twin = make_certificate(issuer=None, subject="Plain", is_ca=True, path_length=1, key_identifiers=False)
+    # `cryptography` wants a key identifier of every authority (RFC 5280 section 4.2.1.2): no such chain is good.
+    _refused(
+        Alert.BAD_CERTIFICATE, "bad_certificate", _leaf(plain, key_identifiers=False, purposes=()), roots=trust(plain)
+    )
+    _refused(Alert.UNKNOWN_CA, "unknown_root", _leaf(twin, key_identifiers=False), roots=trust(plain))
+
+
+def test_a_damaged_signature_under_our_root_is_bad_and_not_unknown() -> None:
+    between = _intermediate()
+    for issuer, *others in ([root()], [between, between]):
+        der = _leaf(issuer).der
+        _refused(Alert.BAD_CERTIFICATE, "bad_certificate", der[:-1] + bytes([der[-1] ^ 1]), *others)
 
 
 def test_a_leaf_that_signs_itself_is_refused() -> None:
     alone = make_certificate(issuer=None, subject="alone", names=(uri(_URI),))
-    with pytest.raises(CertificateRefused) as caught:
-        _validate(alone)
-    assert caught.value.alert in (Alert.UNKNOWN_CA, Alert.BAD_CERTIFICATE)
+    _refused(Alert.UNKNOWN_CA, "unknown_root", alone)
 
 
 def test_a_missing_intermediate_makes_the_authority_unknown() -> None:
@@ -454,3 +492,21 @@ def test_roots_are_read_from_one_file() -> None:
 )
 def test_keys_are_named_alike_on_both_sides(kind: str, name: str) -> None:
     assert key_type(_key(kind)) == key_type(_key(kind).public_key()) == name
+
+
+@pytest.mark.parametrize("order", [("server", "client"), ("client", "server"), ("server", "client", "client")])
+def test_of_two_keys_the_one_that_belongs_to_the_certificate_is_taken(order: tuple[str, ...]) -> None:
+    keys = b"".join(pki.leaf(name).key_pem for name in order)
+    credential = Credential.from_pem(pki.leaf("server").certificate_pem, keys)
+    assert credential.private_key.public_key() == pki.leaf("server").certificate.public_key()  # type: ignore[attr-defined]
+
+
+def test_keys_of_which_none_belongs_or_one_is_damaged_are_refused() -> None:
+    server, client = pki.leaf("server"), pki.leaf("client")
+    for keys in (client.key_pem * 2, client.key_pem * 2 + server.key_pem):
+        with pytest.raises(ConfigurationError, match="does not belong"):
+            Credential.from_pem(server.certificate_pem, keys)
+    damaged = client.key_pem.replace(b"\nM", b"\n!", 1)
+    for keys in (server.key_pem + damaged, damaged + server.key_pem):
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            Credential.from_pem(server.certificate_pem, keys)

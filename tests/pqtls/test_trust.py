@@ -16,7 +16,7 @@ from pqtls import trust as trust_module
 from pqtls.certificates import Purpose, ValidatedChain, validate_chain
 from pqtls.errors import Alert, CertificateRefused, ConfigurationError
 from pqtls.signatures import MLDSA87
-from pqtls.trust import DEFAULT_CRL_GRACE, TrustAnchors
+from pqtls.trust import DEFAULT_CRL_GRACE, OlderRevocationList, TrustAnchors
 from pqtls.x509_reading import path_id
 from tests.support import pki
 from tests.support.pki import NOW, Issued, crl, make_certificate, root
@@ -236,3 +236,80 @@ def test_a_list_that_does_not_say_when_the_next_one_comes_is_refused() -> None:
     endless = cast("x509.CertificateRevocationList", SimpleNamespace(next_update_utc=None, issuer=name))
     with pytest.raises(ConfigurationError, match="nextUpdate"):
         trust_module._end_of_use(endless, datetime.timedelta(0))
+
+
+# -- older lists ----------------------------------------------------------------------------------------------------
+
+
+def _older(trust: TrustAnchors, held: TrustAnchors) -> str:
+    with pytest.raises(OlderRevocationList) as caught:
+        trust.check_follows(held)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_list_with_a_lower_number_does_not_follow_one_with_a_higher() -> None:
+    seven = _trust(crls=crl(pki.leaf("server"), number=7))
+    text = _older(_trust(crls=crl(number=6)), seven)
+    assert text == (
+        "the revocation list of CN=QBITEL Test Root has the number 6, but number 7 is in use already "
+        "(RFC 5280 section 5.2.3); fetch the newest one"
+    )
+    for number in (7, 8, 1 << 150):
+        _trust(crls=crl(number=number)).check_follows(seven)
+
+
+def test_the_number_decides_and_not_the_time_that_a_clock_gave() -> None:
+    seven = _trust(crls=crl(number=7, this_update=NOW))
+    _trust(crls=crl(number=8, this_update=NOW - pki.DAY)).check_follows(seven)
+    _older(_trust(crls=crl(number=6, this_update=NOW + SECOND)), seven)
+
+
+def test_without_numbers_the_time_decides_and_a_number_is_not_given_up_again() -> None:
+    plain = _trust(crls=crl(this_update=NOW))
+    assert "is of 2026-06-01T11:59:59Z, but one of 2026-06-01T12:00:00Z" in _older(
+        _trust(crls=crl(this_update=NOW - SECOND)), plain
+    )
+    plain.check_follows(plain)
+    numbered = _trust(crls=crl(number=1, this_update=NOW - SECOND))
+    numbered.check_follows(plain)
+    assert "has no number" in _older(plain, numbered)
+
+
+def test_of_several_lists_of_one_authority_the_newest_counts() -> None:
+    held = _trust(crls=crl(number=7) + crl(number=5) + crl())
+    assert [one.number for one in held.editions] == [7]
+    _older(_trust(crls=crl(number=5) + crl(number=6)), held)
+    _trust(crls=crl(number=9) + crl(number=1)).check_follows(held)
+
+
+def test_each_authority_counts_for_itself() -> None:
+    held_by = {"intermediates": _between().certificate_pem}
+    held = _trust(crls=crl(number=3) + crl(signer=_between(), number=9), **held_by)
+    _trust(crls=crl(number=4) + crl(signer=_between(), number=9), **held_by).check_follows(held)
+    assert "CN=Between" in _older(_trust(crls=crl(number=4) + crl(signer=_between(), number=8), **held_by), held)
+
+
+def test_a_list_may_vanish_only_with_its_authority() -> None:
+    held = _trust(crls=crl(number=3) + crl(signer=_between(), number=9), intermediates=_between().certificate_pem)
+    _trust(crls=crl(number=3)).check_follows(held)
+    assert "list of CN=Between is gone" in _older(
+        _trust(crls=crl(number=3), intermediates=_between().certificate_pem), held
+    )
+    _trust().check_follows(_trust())
+
+
+def test_a_root_of_the_same_name_with_another_key_begins_anew() -> None:
+    twin = make_certificate(issuer=None, subject="QBITEL Test Root", is_ca=True, path_length=1)
+    held = _trust(crls=crl(number=7))
+    TrustAnchors.from_pem(twin.certificate_pem, crls=crl(signer=twin, number=1)).check_follows(held)
+    renewed = make_certificate(issuer=None, subject="QBITEL Test Root", is_ca=True, path_length=1, key=root().key)
+    _older(TrustAnchors.from_pem(renewed.certificate_pem, crls=crl(signer=renewed, number=1)), held)
+
+
+def test_two_authorities_that_share_a_key_count_for_themselves() -> None:
+    renamed = make_certificate(issuer=None, subject="Renamed", is_ca=True, path_length=1, key=root().key)
+    both = root().certificate_pem + renamed.certificate_pem
+    held = TrustAnchors.from_pem(both, crls=crl(number=7) + crl(signer=renamed, number=3))
+    TrustAnchors.from_pem(both, crls=crl(number=7) + crl(signer=renamed, number=4)).check_follows(held)
+    assert "CN=Renamed" in _older(TrustAnchors.from_pem(both, crls=crl(number=8) + crl(signer=renamed, number=2)), held)

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 import aiotls
 from certmgr.authority import sign_certificate
 from certmgr.profiles import BACKDATE, key_identifier, workload_extensions
+from mesh.anchors import anchors_of
 from mesh.spiffe import SpiffeId
 from pqtls import Credential, ServerConfig, TrustAnchors
 from pqtls.config import ClientAuthentication
@@ -53,6 +54,7 @@ class LittleAuthority:
         self.now = now
         self.generations = [Generation("first")]
         self.signer = self.generations[0]
+        self.round = 0
         self.server_identity = str(SpiffeId.of_authority(DOMAIN))
         self.server_generation = self.signer
         self.tokens = {"Bearer web-token": "web", "Bearer api-token": "api"}
@@ -65,6 +67,7 @@ class LittleAuthority:
         self.issued: dict[str, list[x509.Certificate]] = {}
         self.acknowledged: list[tuple[str, str, str]] = []
         self.polls = 0
+        self.polled_with: list[bytes] = []  # certificates, b"" for none
         self.connections = 0
         # Given the path and the answer that is right, what is answered instead.
         self.broken: Callable[[str, web.Response], web.Response | Awaitable[web.Response]] | None = None
@@ -105,6 +108,7 @@ class LittleAuthority:
         now = self.now().replace(microsecond=0)
         builder = x509.CertificateRevocationListBuilder().issuer_name(authority.certificate.subject)
         builder = builder.last_update(now).next_update(now + DAY / 24)
+        builder = builder.add_extension(x509.CRLNumber(1 + self.lists_signed + len(self.revoked)), critical=False)
         for one in self.revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(one.serial_number).revocation_date(now)
             builder = builder.add_revoked_certificate(entry.build())
@@ -122,12 +126,13 @@ class LittleAuthority:
             "anchors": self.anchors,
             "etag": self.etag,
             "generation": self.signer.name,
+            "round": self.round,
             "time": self.now().isoformat(),
         }
 
     @property
     def anchors(self) -> str:
-        return hashlib.sha256(b"".join(one.root.der for one in self.generations)).hexdigest()
+        return anchors_of(self.round, [one.root.der for one in self.generations])
 
     def write_roots(self, folder: Path) -> Path:
         folder.mkdir(exist_ok=True)
@@ -254,6 +259,7 @@ class LittleAuthority:
         return web.Response(status=204)
 
     async def _on_bundle(self, request: web.Request) -> web.Response:
+        self.polled_with.append(request.get_extra_info("peer_certificate") or b"")
         known = {one.value for one in request.if_none_match or ()}
         if known:
             self.polls += 1

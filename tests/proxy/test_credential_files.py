@@ -145,6 +145,33 @@ def test_a_revocation_list_that_vanishes_stays_in_use(folder, settings, pki, cap
     assert "restart without a list" in caplog.text
 
 
+def test_an_older_revocation_list_is_refused_said_once_and_counted_and_a_newer_one_is_taken(
+    folder, settings, pki, caplog
+):
+    (folder / "crl.pem").write_bytes(pki.revocations("web", number=7))
+    store = CredentialStore(CredentialFiles.in_folder(folder), settings)
+    counted = []
+    store.count_older_list = lambda: counted.append(1)
+    (folder / "crl.pem").write_bytes(pki.revocations(number=6))
+    for _ in range(3):
+        assert store.has_changed()
+        assert not store.reload()
+        assert len(store.current.trust.revoked) == 1
+    assert len(counted) == 3
+    assert caplog.text.count("has the number 6, but number 7 is in use already") == 1
+    assert "crl.pem" in caplog.text
+    (folder / "crl.pem").write_bytes(pki.revocations("web", "api", number=8))
+    assert store.reload()
+    assert len(store.current.trust.revoked) == 2
+
+
+def test_a_process_that_starts_takes_the_list_that_it_finds(folder, settings, pki):
+    (folder / "crl.pem").write_bytes(pki.revocations("web", number=7))
+    CredentialStore(CredentialFiles.in_folder(folder), settings)
+    (folder / "crl.pem").write_bytes(pki.revocations(number=6))
+    assert CredentialStore(CredentialFiles.in_folder(folder), settings).current.trust.revoked == frozenset()
+
+
 def test_a_revocation_list_that_was_named_must_be_there(folder, settings):
     trust = TrustFiles(folder / "ca.crt", folder / "list.pem")
     files = CredentialFiles(folder / "tls.crt", folder / "tls.key", trust)

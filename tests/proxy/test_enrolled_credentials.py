@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 
 import pytest
@@ -12,13 +13,14 @@ from mesh.errors import UserError
 from pqtls import PROFILES, TicketKeeper
 from pqtls.errors import IdentityRefused, MisuseError
 from pqtls.provider import default_provider
-from proxy.answers import AuthorityFailed, Issued, Published
+from proxy.answers import AuthorityFailed, Failure, Issued, Published
 from proxy.config import Endpoint, EnrolmentConfig, TrustFiles
 from proxy.credentials import TlsSettings, TrustPem
 from proxy.enrolled_credentials import EnrolledCredentials
 from proxy.enrolment import make_request
 from proxy.identity import IdentityRule
 from tests.proxy.little_authority import Generation, LittleAuthority, utc_now
+from tests.support import pki
 
 DOMAINS = frozenset({"cluster.local"})
 AUTHORITY = "spiffe://cluster.local/ns/qbitel-system/sa/qbitel-certmgr"
@@ -68,7 +70,7 @@ def published(authority) -> Published:
     bundle = authority.bundle()
     pem = {name: content.encode() for name, content in bundle["files"].items()}
     trust = TrustPem(pem["ca.crt"], pem["intermediates.crt"], pem.get("crl.pem", b""))
-    return Published(trust, bundle["anchors"], bundle["etag"], bundle["generation"])
+    return Published(trust, bundle["etag"], bundle["generation"], bundle["round"])
 
 
 def enrol(credentials, authority, name: str = "web") -> None:
@@ -113,6 +115,55 @@ def test_another_identity_and_a_list_that_vanishes_change_nothing(credentials, a
     with pytest.raises(AuthorityFailed, match="no longer publishes"):
         credentials.take_published(published(authority))
     assert credentials.current is before
+
+
+def numbered(authority, number: int) -> Published:
+    """What the authority publishes, with lists of this number."""
+    found = published(authority)
+    lists = b"".join(
+        pki.crl(signer=one.intermediate, number=number, next_update=utc_now() + datetime.timedelta(hours=1))
+        for one in authority.generations
+    )
+    return dataclasses.replace(found, trust=dataclasses.replace(found.trust, crls=lists), etag=str(number))
+
+
+def test_an_older_revocation_list_is_refused_and_counted_and_changes_nothing(credentials, authority):
+    counted = []
+    credentials.count_older_list = lambda: counted.append(1)
+    enrol(credentials, authority)
+    credentials.take_published(numbered(authority, 7))
+    before = credentials.current
+    with pytest.raises(AuthorityFailed, match="has the number 6, but number 7 is in use already") as caught:
+        credentials.take_published(numbered(authority, 6))
+    assert caught.value.failure is Failure.INVALID
+    with pytest.raises(AuthorityFailed, match="has the number 1,"):
+        enrol(credentials, authority)
+    assert len(counted) == 2
+    assert credentials.current is before
+    assert credentials.published.etag == "7"
+    credentials.take_published(numbered(authority, 8))
+    assert credentials.published.etag == "8"
+
+
+def test_an_older_list_in_the_folder_is_refused_and_counted(make, authority, tmp_path, caplog):
+    first = authority.generations[0]
+    (tmp_path / "intermediates.crt").write_bytes(first.intermediate.certificate_pem)
+
+    def write_list(number: int, *revoked: pki.Issued) -> None:
+        end = utc_now() + datetime.timedelta(hours=1)
+        (tmp_path / "crl.pem").write_bytes(pki.crl(*revoked, signer=first.intermediate, number=number, next_update=end))
+
+    write_list(7, pki.leaf("server"))
+    credentials = make()
+    counted = []
+    credentials.count_older_list = lambda: counted.append(1)
+    write_list(6)
+    for _ in range(2):
+        assert len(credentials.toward_authority(None).trust.revoked) == 1
+    assert len(counted) == 2
+    assert caplog.text.count("number 7 is in use already") == 1
+    write_list(8)
+    assert credentials.toward_authority(None).trust.revoked == frozenset()
 
 
 def test_the_authority_is_the_reserved_identity_and_nobody_else(credentials):

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mesh.anchors import anchors_of
 from pqtls import PROFILES
 from proxy.answers import AuthorityFailed, Failure, Issued, News, Published
 from proxy.config import Endpoint, EnrolmentConfig, TrustFiles
@@ -40,6 +41,8 @@ class Client:
         self.tries: list[datetime.datetime] = []
         self.acknowledged: list[str] = []
         self.polled_as: list[bool] = []
+        self.closed = 0
+        self.holds = 30.0  # seconds that an answer waits for news
         self.refuses_certificates = False
         self.answer_with: bytes | None = None
         self.news = asyncio.Event()
@@ -63,14 +66,14 @@ class Client:
         bundle = self.authority.bundle()
         pem = {name: content.encode() for name, content in bundle["files"].items()}
         trust = TrustPem(pem["ca.crt"], pem["intermediates.crt"], pem.get("crl.pem", b""))
-        return Published(trust, bundle["anchors"], bundle["etag"], bundle["generation"])
+        return Published(trust, bundle["etag"], bundle["generation"], bundle["round"])
 
     async def next_bundle(self, etag, credential) -> News:
         self.polled_as.append(credential is not None)
         self._fail()
         if self.authority.etag == etag:
             self.news.clear()
-            waits = [asyncio.ensure_future(self.news.wait()), asyncio.ensure_future(self.time.sleep(30))]
+            waits = [asyncio.ensure_future(self.news.wait()), asyncio.ensure_future(self.time.sleep(self.holds))]
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -80,7 +83,7 @@ class Client:
         return News(None if self.authority.etag == etag else self.published())
 
     async def close(self) -> None:
-        pass
+        self.closed += 1
 
     def _fail(self) -> None:
         if self.failing is not None:
@@ -161,6 +164,7 @@ def unreachable() -> AuthorityFailed:
 
 def test_it_enrols_by_token_and_renews_by_certificate_before_half_of_its_life(live):
     async def story(life):
+        life.client.holds = 900.0
         await life.spend(MINUTE)
         assert life.enroller.enrolled.is_set()
         await life.spend(24 * HOUR)
@@ -244,6 +248,7 @@ def test_another_generation_that_signs_brings_the_renewal_forward_within_minutes
         await life.spend(HOUR)
         old, new = life.client.authority.generations[0], Generation("second")
         life.client.authority.generations = [old, new]
+        life.client.authority.round += 1
         life.client.news.set()
         await life.spend(MINUTE)
         assert life.client.acknowledged[-1] == life.client.authority.anchors
@@ -293,6 +298,87 @@ def test_roots_are_acknowledged_only_once_connections_use_them_and_until_it_is_h
         raise unreachable()
 
     live(story)
+
+
+def test_a_new_certificate_is_acknowledged_at_once_and_followed_with_though_news_are_waited_for(live):
+    async def story(life):
+        life.client.holds = 3600.0
+        await life.spend(MINUTE)
+        assert len(life.client.acknowledged) == len(life.client.polled_as) == 1
+        life.enroller.renew_now()
+        await life.spend(datetime.timedelta(seconds=5))
+        assert len(life.client.asked) == len(life.client.acknowledged) == len(life.client.polled_as) == 2
+
+    live(story)
+
+
+def test_what_is_acknowledged_is_what_we_trust_and_not_what_the_authority_calls_it(live):
+    async def story(life):
+        await life.spend(MINUTE)
+        trusted = life.credentials.current.trust
+        (root,) = [one.public_bytes(Encoding.DER) for one in trusted.roots]
+        assert life.client.acknowledged == [anchors_of(0, [root])]
+
+    live(story)
+
+
+def test_news_of_an_earlier_round_are_not_taken_and_asked_for_elsewhere(live, caplog):
+    """A replica that has not heard of a rotation must not take the next root from us, which we have acknowledged."""
+
+    async def story(life):
+        authority = life.client.authority
+        old, new = authority.generations[0], Generation("second")
+        authority.generations, authority.round = [old, new], 4
+        await life.spend(MINUTE)
+        both = life.credentials.anchors
+        assert life.client.acknowledged[-1] == both
+        closed = life.client.closed
+        authority.generations, authority.round = [old], 3
+        life.client.news.set()
+        await life.spend(MINUTE)
+        assert life.client.closed > closed
+        life.enroller.renew_now()
+        await life.spend(MINUTE)
+        assert life.counts.rotations[-1] == "invalid"
+        assert life.credentials.anchors == both
+        assert len(life.credentials.current.trust.roots) == 2
+        authority.round = 5
+        await life.spend(6 * MINUTE)
+        assert len(life.credentials.current.trust.roots) == 1
+        assert life.client.acknowledged[-1] == authority.anchors
+
+    live(story)
+    assert caplog.text.count("it is of round 3 of its roots, and round 4 is in use already") == 2  # news, certificate
+
+
+def test_a_key_is_asked_a_certificate_for_until_one_comes_and_then_never_again(live):
+    """A one-time token may have been spent for it: for a while the authority takes it again, from this key alone."""
+    keys = []
+
+    async def story(life):
+        request_certificate = life.client.request_certificate
+
+        async def noting(csr, **more):
+            keys.append(x509.load_pem_x509_csr(csr).public_key())
+            return await request_certificate(csr, **more)
+
+        life.client.request_certificate = noting
+        life.client.failing = unreachable()
+        await life.spend(5 * MINUTE)
+        lost = len(keys)
+        assert lost > 2
+        life.client.failing = None
+        await life.spend(6 * MINUTE)
+        assert len(keys) == lost + 1
+        life.enroller.renew_now()
+        await life.spend(MINUTE)
+        assert len(set(map(raw, keys))) == 2
+
+    def raw(key):
+        return key.public_bytes_raw()
+
+    live(story)
+    assert raw(keys[-1]) != raw(keys[-2]) == raw(keys[0])
 
 
 def test_a_revocation_is_in_use_within_seconds_and_our_own_is_followed_by_a_new_certificate(live):
@@ -370,9 +456,11 @@ def test_a_machine_that_slept_for_days_renews_when_it_wakes_and_one_whose_clock_
 
 def test_an_authority_that_answers_at_once_and_always_is_not_asked_in_a_circle(live):
     async def story(life):
+        published = life.client.published()
+
         async def eager(etag, credential):
             life.client.polled_as.append(True)
-            return News(life.client.published(), pause=0.0)
+            return News(published, pause=0.0)
 
         life.client.next_bundle = eager
         await life.spend(10 * MINUTE)

@@ -35,7 +35,7 @@ def published(authority, **files) -> Published:
     bundle = authority.bundle()
     pem = {name: content.encode() for name, content in (bundle["files"] | files).items()}
     trust = TrustPem(pem["ca.crt"], pem["intermediates.crt"], pem["crl.pem"])
-    return Published(trust, bundle["anchors"], bundle["etag"], bundle["generation"])
+    return Published(trust, bundle["etag"], bundle["generation"], bundle["round"])
 
 
 def chain(authority, request, name="web", issuer=None) -> bytes:

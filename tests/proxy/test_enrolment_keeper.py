@@ -275,3 +275,19 @@ def test_roots_that_are_missing_are_one_line(qbitel, tmp_path):
     assert lost.process.wait(15) == 2
     (line,) = lost.messages.splitlines()
     assert "nowhere/ca.crt does not exist" in line
+
+
+def test_an_authority_that_goes_back_to_an_older_list_is_not_followed_and_that_is_counted(
+    authority, sidecar, application
+):
+    authority.lists_signed = 5
+    with authority.running():
+        outbound = sidecar("outbound", authority.port, application.getsockname()[1])
+        outbound.wait_for(lambda: authority.acknowledged)
+        authority.lists_signed = 3
+        authority.publish()
+        outbound.wait_for(lambda: outbound.metric("qbitel_crl_older_refused_total") >= 1)
+        outbound.wait_for(lambda: "has the number 4, but number 6 is in use already" in outbound.messages)
+        authority.lists_signed = 7
+        authority.publish()
+        outbound.wait_for(lambda: "revocations and roots are followed again" in outbound.messages)

@@ -48,3 +48,14 @@ def test_files_are_reloaded_when_they_change_or_when_asked_and_each_time_is_coun
         await keeper.close()
 
     run(main())
+
+
+def test_an_older_revocation_list_is_counted(folder, pki):
+    settings = TlsSettings(profiles=(PROFILES["qbitel"],), accept_identity=IdentityRule(frozenset(), frozenset()))
+    (folder / "crl.pem").write_bytes(pki.revocations(number=7))
+    store, metrics = CredentialStore(CredentialFiles.in_folder(folder), settings), Metrics()
+    keeper = FileKeeper(store, metrics)
+    (folder / "crl.pem").write_bytes(pki.revocations(number=6))
+    keeper.tend()
+    assert metrics.registry.get_sample_value("qbitel_crl_older_refused_total") == 1
+    assert metrics.registry.get_sample_value("qbitel_cert_reloads_total", {"result": "failed"}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
+from cli.main import main as command
 from mesh.errors import UserError
 from pqtls import PROFILES
 from proxy import tunnel
@@ -229,3 +231,34 @@ def test_each_end_is_one_listener_with_its_target(pki):
 def test_a_target_without_a_port_is_refused(pki):
     with pytest.raises(UserError, match="port 0"):
         tunnel.client(listen=HERE, target=HERE, files=pki.files("web"), profiles=(PROFILES["qbitel"],))
+
+
+def test_a_tunnel_that_holds_the_intermediates_heeds_their_lists(qbitel, application, dial, tmp_path):
+    authority = tmp_path / "ca"
+
+    def ca(*words: object) -> None:
+        assert command(["ca", *map(str, words)]) == 0
+
+    def start(role: str, target: int):
+        folder = authority / {"server": "api", "client": "web"}[role]
+        return qbitel(
+            "tunnel", role, "--listen", "127.0.0.1:0", "--target", f"127.0.0.1:{target}", "--cert", folder / "tls.crt",
+            "--key", folder / "tls.key", "--ca", authority / "ca.crt", "--metrics", "127.0.0.1:0",
+            "--intermediates", authority / "intermediates.crt", "--crl", authority / "crl.pem",
+        )  # fmt: skip
+
+    ca("init", authority)
+    for name in ("api", "web"):
+        ca("issue", authority, "--spiffe", f"spiffe://cluster.local/ns/default/sa/{name}")
+    server = start("server", application.getsockname()[1])
+    client = start("client", server.port("inbound"))
+    near = dial(client.port("outbound"))
+    near.sendall(b"x")
+    far, _ = application.accept()
+    with far:
+        assert far.recv(10) == b"x"
+    ca("revoke", authority, authority / "web" / "tls.crt")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for(lambda: server.metric("qbitel_cert_reloads_total", result="ok") >= 1)
+    dial(client.port("outbound"))
+    server.wait_for(lambda: server.metric("qbitel_connections_refused_total", reason="revoked") >= 1)

@@ -65,6 +65,7 @@ def make_certificate(
     crl_sign: bool | None = None,
     not_before: datetime.datetime = NOW - DAY,
     not_after: datetime.datetime = NOW + DAY,
+    key_identifiers: bool = True,
 ) -> Issued:
     """Make any certificate; without an issuer it signs itself."""
     key = key or mldsa.MLDSA87PrivateKey.generate()
@@ -93,9 +94,11 @@ def make_certificate(
             ),
             critical=True,
         )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
+    if key_identifiers:
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+        builder = builder.add_extension(own, critical=False).add_extension(issuers, critical=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     wanted = authority_purposes if is_ca else purposes
@@ -148,12 +151,16 @@ def trust(*roots: Issued) -> pqtls.TrustAnchors:
 def crl(
     *revoked: Issued,
     signer: Issued | None = None,
+    this_update: datetime.datetime = NOW - DAY,
     next_update: datetime.datetime = NOW + DAY,
+    number: int | None = None,
 ) -> bytes:
     """A revocation list in PEM that names these certificates; by default of the root of all."""
     by = signer or root()
-    builder = x509.CertificateRevocationListBuilder().issuer_name(by.certificate.subject).last_update(NOW - DAY)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(by.certificate.subject).last_update(this_update)
     builder = builder.next_update(next_update)
+    if number is not None:
+        builder = builder.add_extension(x509.CRLNumber(number), critical=False)
     for one in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number).revocation_date(NOW)
         builder = builder.add_revoked_certificate(entry.build())

@@ -12,6 +12,7 @@ from certmgr.kubernetes.parts import cluster_parts, cluster_store
 from certmgr.kubernetes.secret_store import SecretStore
 from certmgr.parts import Parts
 from certmgr.service import AuthorityService
+from certmgr.state_document import encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
 from tests.certmgr.authority_rig import csr
 from tests.certmgr.kubernetes.rig import Place, beside, utc_now
@@ -47,7 +48,7 @@ async def opened(
     """The authority of this place, made where there is none yet."""
     store = SecretStore(place.cluster, place.namespace)
     if await store.load(AUTHORITY_DOCUMENT) is None:
-        await store.save(AUTHORITY_DOCUMENT, new_state("CN=Test root", "cluster.local", now()).encode(), None)
+        await store.save(AUTHORITY_DOCUMENT, encode_state(new_state("CN=Test root", "cluster.local", now())), None)
     outside = Parts(store=store, journal=Notebook(), replica=replica, **parts)
     return await AuthorityService.open(outside, now=now)
 
@@ -70,7 +71,7 @@ async def serving(place: Place, replica: str, **options: Any) -> AsyncIterator[A
     async with cluster_store(place.kubeconfig, place.namespace) as store:
         if await store.load(AUTHORITY_DOCUMENT) is None:
             state = new_state("CN=Test root", "cluster.local", utc_now())
-            await store.save(AUTHORITY_DOCUMENT, state.encode(), None)
+            await store.save(AUTHORITY_DOCUMENT, encode_state(state), None)
     async with parts_of(place, replica, **options) as parts:
         service = await AuthorityService.open(parts, now=utc_now)
         async with beside(service.run()):

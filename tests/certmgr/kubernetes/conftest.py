@@ -19,7 +19,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
     if request.param == "stand-in":
         return lambda: stand_in(tmp_path)
     needs_cluster()
-    return real_cluster
+    return lambda: real_cluster(tmp_path)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def fake(tmp_path: Path) -> Where:
 
 
 @pytest.fixture
-def real() -> Where:
+def real(tmp_path: Path) -> Where:
     """Opens the real cluster, for what only that can judge."""
     needs_cluster()
-    return real_cluster
+    return lambda: real_cluster(tmp_path)

@@ -62,11 +62,12 @@ def utc_now() -> datetime.datetime:
 
 @dataclass
 class Place:
-    """A cluster, a namespace of it that is the test's alone, and the stand-in where it is that."""
+    """A cluster, a namespace of it and a folder that are the test's alone, and the stand-in where it is that."""
 
     cluster: Cluster
     namespace: str
     kubeconfig: str
+    folder: Path
     server: StandInServer | None = None
 
     @property
@@ -107,15 +108,15 @@ async def stand_in(folder: Path) -> AsyncIterator[Place]:
     async with stand_in_server() as server:
         kubeconfig = kubeconfig_file(folder, server.port)
         async with connect(kubeconfig) as cluster:
-            yield Place(cluster, "qbitel-test", kubeconfig, server)
+            yield Place(cluster, "qbitel-test", kubeconfig, folder, server)
 
 
 @contextlib.asynccontextmanager
-async def real_cluster() -> AsyncIterator[Place]:
+async def real_cluster(folder: Path) -> AsyncIterator[Place]:
     """The cluster that KUBECONFIG names, with namespaces that are deleted at the end."""
     kubeconfig = needs_cluster()
     async with connect(kubeconfig) as cluster:
-        place = Place(cluster, "", kubeconfig)
+        place = Place(cluster, "", kubeconfig, folder)
         if await place.find("secrets", CONTROL_NAMESPACE, "qbitel-authority"):
             pytest.skip("the cluster of KUBECONFIG runs an authority, whose work these tests would disturb")
         made: list[str] = []

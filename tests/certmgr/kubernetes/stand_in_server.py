@@ -93,13 +93,15 @@ class StandInServer:
                 return await self._watch(request, plural, namespace)
             return self._list(request, plural, namespace)
         body = json.loads(await request.read() or b"{}")
-        answer = self._answer(request.method, plural, namespace, name, body)
+        answer = self._answer(request.method, plural, namespace, name, body, dry_run="dryRun" in request.query)
         if fault is not None:
             assert request.transport is not None
             request.transport.abort()
         return answer
 
-    def _answer(self, method: str, plural: str, namespace: str, name: str, body: dict[str, Any]) -> web.Response:
+    def _answer(
+        self, method: str, plural: str, namespace: str, name: str, body: dict[str, Any], *, dry_run: bool
+    ) -> web.Response:
         if plural == "tokenreviews":
             return web.json_response({**body, "status": self.review(body["spec"]["token"])}, status=201)
         key = (plural, namespace, name or body.get("metadata", {}).get("name", ""))
@@ -107,7 +109,7 @@ class StandInServer:
         if method == "POST":
             if found is not None:
                 return _status(409, "AlreadyExists", f"{plural} {key[2]!r} already exists")
-            return web.json_response(self._store(plural, body), status=201)
+            return web.json_response(body if dry_run else self._store(plural, body), status=201)
         if found is None:
             return _status(404, "NotFound", f"{plural} {name!r} not found")
         metadata = found["metadata"]
@@ -121,7 +123,11 @@ class StandInServer:
             self.remove(*key)
             return web.json_response({"kind": "Status", "status": "Success"})
         if method == "PATCH":
+            if found.get("immutable") and "data" in body:
+                return _status(422, "Invalid", "data: Forbidden: field is immutable when `immutable` is set")
             body = _merged(found, body)
+        if dry_run:
+            return web.json_response(body)
         return web.json_response(
             self._store(plural, {**body, "metadata": {**body["metadata"], "uid": metadata["uid"]}})
         )

@@ -167,9 +167,10 @@ def test_a_watch_of_a_server_that_goes_away_ends_as_unavailable(fake: Where) -> 
     run(main())
 
 
-def test_what_is_no_json_is_no_api_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", ["<html>", "[]", "null", '"x"', "1", "", "\x00", '{"a":'])
+def test_what_is_no_object_is_no_api_server_s_answer(tmp_path: Path, answer: str) -> None:
     async def page(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>")
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n\r\n{answer}".encode())
         writer.close()
 
     async def main() -> None:
@@ -177,8 +178,13 @@ def test_what_is_no_json_is_no_api_server(tmp_path: Path) -> None:
         async with server:
             port = server.sockets[0].getsockname()[1]
             async with connect(kubeconfig_file(tmp_path, port)) as cluster:
-                with pytest.raises(ApiUnavailable, match="is none"):
-                    await cluster.get("/api/v1/configmaps/one")
+                for asked in (
+                    cluster.get("/api/v1/configmaps/one"),
+                    cluster.list("/api/v1/configmaps"),
+                    *([anext(cluster.watch("/api/v1/configmaps", "1"))] if answer else []),  # it may end at once
+                ):
+                    with pytest.raises(ApiUnavailable, match="is none"):
+                        await asked
 
     run(main())
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import HealthCheck, given, settings, strategies
 
 from certmgr.authority import CertificateAndKey, WorkloadRequest, issue_workload
 from certmgr.kem import issue_kem
@@ -201,3 +203,46 @@ def test_a_time_that_cannot_be_read_counts_as_none(secret: dict[str, Any], text:
     secret["metadata"]["annotations"]["qbitel.io/anchors-since"] = text
 
     assert held_of(secret).anchors_since is None
+
+
+def hostile(secret: dict[str, Any], der: bytes) -> dict[str, Any]:
+    """The Secret with this leaf in it, which whoever may edit it can put there."""
+    pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+    return {**secret, "data": {**secret["data"], "tls.crt": base64.b64encode(pem).decode()}}
+
+
+def test_a_certificate_that_says_a_thing_twice_is_renewed_and_stops_nobody(secret: dict[str, Any], due: Due) -> None:
+    # Two extensions of one kind: an object that can be read, and whose extensions cannot.
+    der = x509.load_pem_x509_certificates(base64.b64decode(secret["data"]["tls.crt"]))[0].public_bytes(Encoding.DER)
+    usage, names_oid = bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d11")
+    assert der.count(usage) == 1
+    changed = hostile(secret, der.replace(usage, names_oid))
+    held = held_of(changed)
+    assert held.identity is not None
+    with pytest.raises(x509.DuplicateExtension):
+        _ = held.identity.extensions
+
+    assert due(held=held) is Task.RENEW
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
+@given(data=strategies.data())
+def test_no_byte_of_a_certificate_that_is_another_stops_the_rest(
+    secret: dict[str, Any], due: Due, data: strategies.DataObject
+) -> None:
+    der = bytearray(
+        x509.load_pem_x509_certificates(base64.b64decode(secret["data"]["tls.crt"]))[0].public_bytes(Encoding.DER)
+    )
+    # Its key and its signature are most of it and of no interest: what is read stands around them.
+    key = 2592
+    start = der.index(x509.load_der_x509_certificate(bytes(der)).public_key().public_bytes_raw())
+    end_of_extensions = len(der) - 4627
+    places = strategies.one_of(strategies.integers(0, start), strategies.integers(start + key, end_of_extensions))
+    for place in data.draw(strategies.lists(places, min_size=1, max_size=3)):
+        der[place] = data.draw(strategies.integers(0, 255))
+
+    def looked_at(certificate: x509.Certificate) -> bool:
+        return certificate.issuer == certificate.subject or certificate.serial_number == 1
+
+    assert due(held=held_of(hostile(secret, bytes(der))), is_revoked=looked_at) in (None, *Task)

@@ -197,3 +197,80 @@ def test_news_that_come_before_the_answer_to_the_write_itself_are_not_undone(fak
                 assert values(mirror) == {}
 
     run(main())
+
+
+def test_a_write_of_ours_that_a_list_on_its_way_has_missed_is_not_forgotten(fake: Where) -> None:
+    async def main() -> None:
+        async with fake() as place:
+            server = place.stand_in
+            await put(place, "test-old", "1")
+            server.page_limit = 1
+            mirror = mirror_of(place)
+            seen: list[dict[str, str]] = []
+            mirror._on_change = lambda: seen.append(values(mirror))
+            arrived, gate = asyncio.Event(), asyncio.Event()
+            pages = place.cluster.pages
+
+            async def slow_pages(*arguments: Any, **options: Any) -> Any:
+                async for page in pages(*arguments, **options):
+                    arrived.set()
+                    await gate.wait()
+                    yield page
+
+            place.cluster.pages = slow_pages  # type: ignore[method-assign]
+            async with beside(mirror.run()):
+                await arrived.wait()  # the list is of this moment
+                mirror.wrote(await put(place, "test-new", "2"))
+                gate.set()
+                await until(lambda: mirror.ready)
+            assert seen[0] == {"test-old": "1", "test-new": "2"}
+
+    run(main())
+
+
+def test_what_has_not_changed_is_not_read_again_when_everything_is_listed_again(fake: Where) -> None:
+    async def main() -> None:
+        async with fake() as place:
+            server = place.stand_in
+            for number in range(5):
+                await put(place, f"test-{number}", str(number))
+            server.page_limit = 2  # a list of several pages
+            mirror = mirror_of(place)
+            reads: list[str] = []
+
+            def counted(found: Object) -> str | None:
+                reads.append(found["metadata"]["name"])
+                return read(found)
+
+            mirror._read = counted
+            async with beside(mirror.run()):
+                await until(lambda: mirror.ready)
+                assert sorted(reads) == [f"test-{number}" for number in range(5)]
+                reads.clear()
+                await server.stop()
+                server.put("configmaps", place.namespace, "test-3", data={"value": "new"})
+                server.remove("configmaps", place.namespace, "test-4")
+                server.forget()
+                await server.start()
+                await until(lambda: values(mirror) == {"test-0": "0", "test-1": "1", "test-2": "2", "test-3": "new"})
+            assert reads == ["test-3"]
+
+    run(main())
+
+
+def test_an_event_that_makes_no_difference_wakes_nobody(fake: Where) -> None:
+    async def main() -> None:
+        async with fake() as place:
+            changes: list[None] = []
+            mirror = mirror_of(place, changes)
+            await put(place, "test-one", "1")
+            async with beside(mirror.run()):
+                await until(lambda: mirror.ready)
+                before = len(changes)
+                await put(place, "test-unwanted", "")
+                await put(place, "test-one", "1")
+                await put(place, "test-two", "2")
+                await until(lambda: "test-two" in values(mirror))
+            assert len(changes) == before + 1
+
+    run(main())

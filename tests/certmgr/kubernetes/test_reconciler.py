@@ -31,11 +31,12 @@ class World:
         self.tried: list[str] = []
         self.errors: dict[str, list[Exception]] = {}
         self.leads = True
+        self.goal = "one"
         self.time = 100.0
         self.after: Callable[[str], None] = lambda _about: None
         self.reconciler = Reconciler(self.plan, lambda: self.leads, clock=lambda: self.time)
 
-    def plan(self) -> list[Step]:
+    async def plan(self) -> list[Step]:
         return [self.step(about) for about in self.wanted if about not in self.done]
 
     def step(self, about: str) -> Step:
@@ -46,7 +47,7 @@ class World:
             self.done.append(about)
             self.after(about)
 
-        return Step(about, "count it", act)
+        return Step(about, "count it", act, self.goal)
 
 
 def test_what_is_wanted_is_done_when_somebody_says_that_it_may_be_another() -> None:
@@ -155,5 +156,115 @@ def test_a_bug_is_no_failure_to_be_tried_again() -> None:
         world.reconciler.poke()
         with pytest.raises(KeyError):
             await world.reconciler.run()
+
+    run(main())
+
+
+def test_who_is_woken_without_leading_waits_and_does_not_spin() -> None:
+    looks = 0
+
+    async def nothing() -> list[Step]:
+        return []
+
+    def nobody_leads() -> bool:
+        nonlocal looks
+        looks += 1
+        assert looks < 100, "it asks again and again without a pause"
+        return False
+
+    async def main() -> None:
+        reconciler = Reconciler(nothing, nobody_leads)
+        reconciler.poke()
+        async with beside(reconciler.run()):
+            await until(lambda: looks >= 3)
+
+    run(main())
+
+
+def test_what_has_to_be_done_again_all_the_time_keeps_no_other_from_its_turn() -> None:
+    async def main() -> None:
+        world = World()
+        world.wanted = ["a", "b", "c"]
+
+        def undo(about: str) -> None:
+            # Somebody edits it again before we can do anything else, and that wakes us.
+            if about == "a":
+                world.done.remove("a")
+                world.reconciler.poke()
+
+        world.after = undo
+        async with beside(world.reconciler.run()):
+            world.reconciler.poke()
+            await until(lambda: {"b", "c"} <= set(world.done))
+        assert world.tried[:3] == ["a", "b", "c"]
+
+    run(main())
+
+
+def test_who_undoes_the_same_thing_again_and_again_gets_fewer_and_fewer_writes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+
+    async def main() -> None:
+        world = World()
+        world.wanted = ["a", "b"]
+
+        def undo(about: str) -> None:
+            if about == "a":
+                world.done.remove("a")
+
+        async def rounds(number: int) -> None:
+            for _ in range(number):
+                world.reconciler.poke()
+                await until(lambda: not world.reconciler._poked.is_set())
+
+        world.after = undo
+        async with beside(world.reconciler.run()):
+            await rounds(30)
+            assert world.tried.count("a") == 10
+            assert world.done == ["b"]
+            for _ in range(10):  # ten minutes
+                world.time += 61
+                await rounds(5)
+            assert 10 < world.tried.count("a") <= 20
+            world.wanted = []
+            world.time += 200  # a calm time
+            await rounds(2)
+            world.wanted = ["a"]
+            await rounds(30)
+            assert 20 <= world.tried.count("a") <= 30
+            # What is published became another: that is no repetition, and is not kept waiting.
+            world.tried.clear()
+            for number in range(30):
+                world.goal = f"number {number}"
+                await rounds(2)
+            assert world.tried.count("a") >= 30
+
+    run(main())
+    assert caplog.text.count("done 10 times in a row; who undoes it?") == 2
+
+
+def test_whoever_wakes_us_all_the_time_does_not_get_all_the_time() -> None:
+    async def main() -> None:
+        world = World()
+        world.wanted = ["a", "b", "c"]
+        plans: list[float] = []
+        plan = world.plan
+
+        async def slow_plan() -> list[Step]:
+            plans.append(world.time)
+            world.time += 1.0  # of thousands of Secrets
+            return await plan()
+
+        def wake(_about: str) -> None:
+            world.reconciler.poke()
+
+        world.after = wake
+        world.reconciler = Reconciler(slow_plan, lambda: True, clock=lambda: world.time)
+        async with beside(world.reconciler.run()):
+            world.reconciler.poke()
+            await until(lambda: world.done == ["a", "b", "c"])
+        assert len(plans) == 1
 
     run(main())

@@ -200,7 +200,10 @@ def test_a_save_that_failed_leaves_the_old_document_and_says_so(fake: Where) -> 
     run(main())
 
 
-@pytest.mark.parametrize(("status", "words"), [(403, "no access to the Secrets of qbitel-test"), (503, "answers 503")])
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(403, "no access to the Secrets of qbitel-test"), (410, "as the test wants it"), (503, "answers 503")],
+)
 def test_what_may_mend_itself_is_unavailable(fake: Where, status: int, words: str) -> None:
     async def main() -> None:
         async with fake() as place:

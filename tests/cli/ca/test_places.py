@@ -82,6 +82,20 @@ def test_a_cluster_that_cannot_be_used_gets_one_line(tmp_path: Path, ca: Ca, mon
     assert "no pod" in ca("revoke", "--kubernetes", "--serial", "1").refusal
 
 
+@pytest.mark.parametrize("name", ["", "..", "a/b", "Upper", "a.b", "x" * 64])
+def test_what_is_no_namespace_is_one_line(ca: Ca, name: str) -> None:
+    assert "is no name for Kubernetes" in ca("init", "--kubernetes", "--namespace", name).refusal
+
+
+def test_an_empty_variable_names_no_kubeconfig(tmp_path: Path, ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kubernetes_asyncio", reason="the extra `kubernetes` is not installed")
+    monkeypatch.setenv("KUBECONFIG", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    assert "no pod" in ca("show", "--kubernetes").refusal
+
+
 def test_without_the_extra_it_is_said_how_to_get_it(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith(("kubernetes_asyncio", "certmgr.kubernetes"))]:
         monkeypatch.delitem(sys.modules, name)

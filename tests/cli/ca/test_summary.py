@@ -11,7 +11,7 @@ def test_it_counts_what_is_live_revoked_and_waiting(authority: Path, ca: Ca) -> 
     ca.good("issue", authority, "--spiffe", WEB)
     ca.good("issue", authority, "--spiffe", DB, "--hours", "1")
     ca.good("token", authority, "--spiffe", WEB, "--minutes", "30")
-    ca.good("revoke", authority, "--spiffe", WEB)
+    ca.good("revoke", authority, "--spiffe", WEB, "--no-bar")
 
     now = ca.data("show", authority)["found"][0]
     assert (now["live_certificates"], now["revoked"], now["tokens_waiting"]) == (1, 1, 1)
@@ -31,3 +31,18 @@ def test_it_says_which_root_signs_and_where_its_key_is(authority: Path, ca: Ca) 
     assert output.count("(signs)") == 1
     assert "phase        publishing since" in output
     assert output.count("  intermediate ") == 2
+
+
+def test_it_names_who_is_barred_up_to_a_screenful(authority: Path, ca: Ca) -> None:
+    assert "  barred  " not in ca.good("show", authority).output
+    ca.good("revoke", authority, "--spiffe", WEB, "--reason", "keyCompromise")
+    assert f"  barred       {WEB} since 20" in ca.good("show", authority).output
+    assert "(keyCompromise)" in ca.good("show", authority).output
+    for number in range(20):
+        ca.good("revoke", authority, "--spiffe", f"{DB}-{number}")
+    output = ca.good("show", authority).output
+    assert output.count("  barred  ") == 21
+    assert "and 1 more (--json has them all)" in output
+    barred = ca.data("show", authority)["found"][0]["barred"]
+    assert len(barred) == 21
+    assert (barred[0]["identity"], barred[0]["reason"]) == (WEB, "keyCompromise")

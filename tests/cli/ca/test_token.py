@@ -8,11 +8,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
 
 from certmgr.audit import file_journal
 from certmgr.folder_store import FolderStore
 from certmgr.parts import Parts
 from certmgr.proofs import ProvenIdentity, Refused
+from certmgr.requests import CheckedRequest
 from certmgr.service import AuthorityService
 from tests.cli.ca.conftest import WEB, Ca
 
@@ -24,7 +26,7 @@ def redeem(authority: Path, ca: Ca, token: str) -> ProvenIdentity:
         journal = file_journal(authority / "audit.log")
         parts = Parts(store=FolderStore(authority), journal=journal, replica="server")
         service = await AuthorityService.open(parts, now=ca.clock)
-        return await service.redeem(token, lambda _: None)
+        return await service.redeem(token, lambda _: CheckedRequest(MLDSA87PrivateKey.generate().public_key()))
 
     return asyncio.run(at_the_server())
 

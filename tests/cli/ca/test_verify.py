@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from OpenSSL import crypto
 
 from certmgr.x509_files import lists_of
 from tests.cli.ca.conftest import DB, WEB, Ca
+from tests.support.openssl_program import openssl
 
 
 @pytest.fixture
@@ -135,35 +133,52 @@ def test_the_openssl_of_the_wheel_accepts_the_chain_and_heeds_the_lists(authorit
         verify_by_openssl(checking_lists(), chain)
 
 
-def openssl_program() -> str:
-    """An openssl on PATH that knows ML-DSA (3.5 or newer), or skip."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("there is no openssl on PATH")
-    version = subprocess.run([program, "version"], capture_output=True, text=True, check=True, timeout=30).stdout
-    found = re.match(r"OpenSSL (\d+)\.(\d+)", version)
-    if found is None or (int(found[1]), int(found[2])) < (3, 5):
-        pytest.skip(f"openssl on PATH does not know ML-DSA: {version.strip()}")
-    return program
+def accepted_by_openssl(*words: str | Path) -> None:
+    done = openssl("verify", "-x509_strict", *words)
+    assert (done.returncode, done.stdout) == (0, f"{words[-1]}: OK\n"), done.stderr
 
 
-def test_openssl_verify_accepts_the_chain_and_heeds_the_lists(authority: Path, web: Path, ca: Ca) -> None:
-    program = openssl_program()
+@pytest.mark.parametrize("purpose", ["sslserver", "sslclient"])
+def test_openssl_verify_accepts_the_chain_and_heeds_the_lists(authority: Path, web: Path, ca: Ca, purpose: str) -> None:
+    def words() -> list[str | Path]:
+        return [
+            *("-crl_check_all", "-purpose", purpose),
+            *("-CAfile", web / "ca.crt", "-untrusted", web / "tls.crt", "-CRLfile", authority / "crl.pem"),
+            web / "tls.crt",
+        ]
 
-    def verify() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                *(program, "verify", "-crl_check_all", "-purpose", "sslserver", "-x509_strict"),
-                *("-CAfile", web / "ca.crt", "-untrusted", web / "tls.crt", "-CRLfile", authority / "crl.pem"),
-                web / "tls.crt",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-
-    good = verify()
-    assert (good.returncode, good.stdout) == (0, f"{web}/tls.crt: OK\n"), good.stderr
+    accepted_by_openssl(*words())
     ca.good("revoke", authority, web / "tls.crt")
-    assert "certificate revoked" in verify().stderr
+    assert "certificate revoked" in openssl("verify", "-x509_strict", *words()).stderr
+
+
+def test_openssl_verify_accepts_a_root_alone_its_leaves_and_both_roots_of_a_rotation(
+    root: Path, authority: Path, ca: Ca
+) -> None:
+    ca.good("issue", root, "--spiffe", WEB)
+    accepted_by_openssl("-CAfile", root / "ca.crt", root / "ca.crt")
+    accepted_by_openssl("-CAfile", root / "web" / "ca.crt", root / "web" / "tls.crt")
+    ca.good("rotate", authority, "--start")
+    ca.good("issue", authority, "--spiffe", WEB)
+    web = authority / "web"
+    accepted_by_openssl("-CAfile", web / "ca.crt", "-untrusted", web / "intermediates.crt", web / "tls.crt")
+
+
+def test_openssl_accepts_the_request_for_an_intermediate_and_what_a_root_off_line_makes_of_it(
+    root: Path, tmp_path: Path, ca: Ca
+) -> None:
+    there = tmp_path / "authority"
+    ca.good("request", there)
+    asked = openssl("req", "-verify", "-noout", "-in", there / "intermediate.csr")
+    assert asked.returncode == 0
+    assert "verify OK" in asked.stdout + asked.stderr
+    ca.good("sign", root, "--csr", there / "intermediate.csr", "--out", there / "signed.crt")
+    ca.good("import", there, "--certificate", there / "signed.crt", "--root", root / "ca.crt")
+    ca.good("issue", there, "--spiffe", WEB)
+    accepted_by_openssl("-CAfile", there / "ca.crt", "-untrusted", there / "signed.crt", there / "web" / "tls.crt")
+
+
+def test_openssl_reads_the_private_key_of_a_certificate(web: Path) -> None:
+    of_key = openssl("pkey", "-in", web / "tls.key", "-pubout").stdout
+    assert of_key.startswith("-----BEGIN PUBLIC KEY-----")
+    assert openssl("x509", "-in", web / "tls.crt", "-noout", "-pubkey").stdout == of_key

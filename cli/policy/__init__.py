@@ -1,0 +1,1 @@
+"""`qbitel policy`: writing, checking, explaining and comparing policies."""

@@ -1,0 +1,203 @@
+"""DestinationRule: how a client's sidecar speaks to a host. And which rule holds for which client, host and port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from mesh.metadata import Metadata
+from mesh.selectors import Selector, Workload
+
+if TYPE_CHECKING:
+    from mesh.resources import ResourceSet
+
+CLUSTER_DOMAIN: Final = "cluster.local"
+
+
+class TlsMode(Enum):
+    """What a client's sidecar does to the connections that it makes."""
+
+    DISABLE = "DISABLE"  # plaintext
+    SIMPLE = "SIMPLE"  # TLS with no certificate of its own
+    MUTUAL = "MUTUAL"  # TLS with a certificate that the rule names
+    ISTIO_MUTUAL = "ISTIO_MUTUAL"  # TLS with the certificate that the mesh issued: for our sidecars, their profile
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """How a client secures its connections."""
+
+    mode: TlsMode = TlsMode.DISABLE
+    sni: str = ""
+    subject_alt_names: tuple[str, ...] = ()
+    client_certificate: str = ""
+    private_key: str = field(default="", repr=False)  # the path of a file; still nobody's business in a log
+    ca_certificates: str = ""
+    ca_crl: str = ""
+    credential_name: str = ""
+    insecure_skip_verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TcpKeepalive:
+    """Times in seconds; None: what the operating system does."""
+
+    probes: int | None = None
+    time: float | None = None
+    interval: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPool:
+    """Limits of connections and requests, times in seconds. None: Istio's default holds."""
+
+    max_connections: int | None = None
+    connect_timeout: float | None = None
+    tcp_idle_timeout: float | None = None
+    max_connection_duration: float | None = None
+    tcp_keepalive: TcpKeepalive | None = None
+    http1_max_pending_requests: int | None = None
+    http2_max_requests: int | None = None
+    max_requests_per_connection: int | None = None
+    max_retries: int | None = None
+    http_idle_timeout: float | None = None
+    max_concurrent_streams: int | None = None
+    h2_upgrade_policy: str = "DEFAULT"
+    use_client_protocol: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    """When an endpoint is left out for a while. Times in seconds; defaults are Istio's."""
+
+    consecutive_5xx_errors: int | None = None  # Envoy's default is 5; 0 turns it off
+    consecutive_gateway_errors: int | None = None
+    consecutive_local_origin_failures: int | None = None
+    split_external_local_origin_errors: bool = False
+    interval: float = 10.0
+    base_ejection_time: float = 30.0
+    max_ejection_percent: int = 10
+    min_health_percent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistentHash:
+    """What a connection or request is hashed by; one of the first four is set."""
+
+    http_header_name: str = ""
+    http_cookie_name: str = ""
+    http_query_parameter_name: str = ""
+    use_source_ip: bool = False
+    ring_size: int = 1024  # Istio's default; at least so many points
+    maglev_table_size: int | None = None  # set: Maglev in place of a ring
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancer:
+    """How an endpoint is chosen: one of Istio's names, or a consistent hash."""
+
+    simple: str = "UNSPECIFIED"  # which is LEAST_REQUEST
+    consistent_hash: ConsistentHash | None = None
+    warmup: float | None = None  # seconds in which a new endpoint comes to its full share
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """How many retries there may be at once: `percent` of what is under way, and never fewer than the minimum."""
+
+    percent: float = 20.0
+    min_retry_concurrency: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPolicy:
+    """What is None is not said here: for a subset, the host's policy holds."""
+
+    tls: ClientTls | None = None
+    load_balancer: LoadBalancer | None = None
+    connection_pool: ConnectionPool | None = None
+    outlier_detection: OutlierDetection | None = None
+    retry_budget: RetryBudget | None = None
+    ports: Mapping[int, TrafficPolicy] = field(default_factory=dict)  # a port's policy takes the place of the whole
+
+    def at(self, port: int) -> TrafficPolicy:
+        """What holds for a port of the Service: nothing that is said beside its own settings, if it has some."""
+        return self.ports.get(port, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """Some of a host's endpoints, by their labels."""
+
+    name: str
+    labels: Mapping[str, str]
+    traffic_policy: TrafficPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationRule:
+    """One resource."""
+
+    metadata: Metadata
+    host: str
+    traffic_policy: TrafficPolicy
+    subsets: tuple[Subset, ...] = ()
+    export_to: tuple[str, ...] = ()  # namespaces, "." for its own, "*" for all, which is the default
+    selector: Selector | None = None  # of the clients; None: all that see it
+
+    @property
+    def full_host(self) -> str:
+        """The host with its namespace and domain, as a client dials it."""
+        return full_host(self.host, self.metadata.namespace)
+
+    def is_seen_by(self, namespace: str) -> bool:
+        """Whether clients in `namespace` see it."""
+        own = self.metadata.namespace
+        return any(each in ("*", namespace) or (each == "." and namespace == own) for each in self.export_to or ("*",))
+
+
+def full_host(host: str, namespace: str, domain: str = CLUSTER_DOMAIN) -> str:
+    """A short name is a Service of the rule's own namespace; any name with a dot or a star is what it says."""
+    return host if "." in host or host.startswith("*") else f"{host}.{namespace}.svc.{domain}"
+
+
+def host_matches(pattern: str, host: str) -> bool:
+    """Whether `pattern` (a name, `*.` and a domain, or `*`) covers `host`. Names of hosts have no case."""
+    pattern, host = pattern.lower(), host.lower()
+    if pattern.startswith("*"):
+        return host.endswith(pattern[1:])
+    return pattern == host
+
+
+def destination_rule(
+    resources: ResourceSet, host: str, client: Workload, service_namespace: str
+) -> DestinationRule | None:
+    """The rule that holds where `client` dials `host` (with its namespace and domain), which is in `service_namespace`.
+
+    Istio's order: the client's own namespace (unless it is the root namespace), the Service's, the root namespace;
+    within one the narrowest host, and there one that selects the client before one that is for all; then the oldest.
+    """
+    seen = [
+        rule
+        for rule in resources.destination_rules
+        if host_matches(rule.full_host, host) and rule.is_seen_by(client.namespace) and _is_for(rule, client)
+    ]
+    root = resources.root_namespace
+    for namespace in ((client.namespace,) if client.namespace != root else ()) + (service_namespace, root):
+        here = [rule for rule in seen if rule.metadata.namespace == namespace]
+        if here:
+            return min(here, key=_narrowest)
+    return None
+
+
+def _is_for(rule: DestinationRule, client: Workload) -> bool:
+    if rule.selector is None:
+        return True
+    return rule.metadata.namespace == client.namespace and rule.selector.selects_labels(client.labels)
+
+
+def _narrowest(rule: DestinationRule) -> tuple[bool, int, bool, tuple[str, str, str]]:
+    host = rule.full_host
+    return host.startswith("*"), -len(host), rule.selector is None, rule.metadata.age

@@ -1,0 +1,384 @@
+"""Reads DestinationRule, and the parts of it that other resources have too, as strictly as Istio's schema does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from mesh.documents import Path
+from mesh.metadata import Metadata
+from mesh.reading import (
+    COUNT,
+    PORT,
+    TEXT,
+    WORDS,
+    Report,
+    Shape,
+    boolean,
+    both,
+    duration,
+    fields,
+    integer,
+    list_of,
+    map_of,
+    number,
+    seconds,
+    shown,
+    text,
+)
+from mesh.selectors import SELECTOR, read_selector
+from mesh.traffic import (
+    ClientTls,
+    ConnectionPool,
+    ConsistentHash,
+    DestinationRule,
+    LoadBalancer,
+    OutlierDetection,
+    RetryBudget,
+    Subset,
+    TcpKeepalive,
+    TlsMode,
+    TrafficPolicy,
+)
+
+# Shapes
+
+_LIMIT: Final = integer(0)
+_PERCENT: Final = integer(0, 100)
+
+CONNECTION_POOL: Final = fields(
+    {
+        "tcp": fields(
+            {
+                "connectTimeout": duration(),
+                "idleTimeout": duration(0),
+                "maxConnectionDuration": duration(),
+                "maxConnections": _LIMIT,
+                "tcpKeepalive": fields({"interval": duration(), "probes": COUNT, "time": duration()}),
+            }
+        ),
+        "http": fields(
+            {
+                "h2UpgradePolicy": text(choices=("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE")),
+                "http1MaxPendingRequests": _LIMIT,
+                "http2KeepAlive": fields({"interval": duration(), "timeout": duration()}),
+                "http2MaxRequests": _LIMIT,
+                "idleTimeout": duration(),
+                "maxConcurrentStreams": _LIMIT,
+                "maxRequestsPerConnection": _LIMIT,
+                "maxRetries": _LIMIT,
+                "useClientProtocol": boolean,
+            }
+        ),
+    }
+)
+_OUTLIERS: Final = fields(
+    {
+        "baseEjectionTime": duration(),
+        "consecutive5xxErrors": COUNT,
+        "consecutiveErrors": integer(),
+        "consecutiveGatewayErrors": COUNT,
+        "consecutiveLocalOriginFailures": COUNT,
+        "interval": duration(),
+        "maxEjectionPercent": _PERCENT,
+        "minHealthPercent": _PERCENT,
+        "outlierDetectionHttpErrorCodes": list_of(integer(100, 599)),
+        "splitExternalLocalOriginErrors": boolean,
+    },
+    nullable=("consecutive5xxErrors", "consecutiveGatewayErrors", "consecutiveLocalOriginFailures"),
+)
+_HASHED_BY: Final = ("httpHeaderName", "httpCookie", "httpQueryParameterName", "useSourceIp")
+_FAILOVER: Final = list_of(fields({"from": TEXT, "to": TEXT}))
+_LOAD_BALANCER: Final = fields(
+    {
+        "simple": text(choices=("UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST")),
+        "consistentHash": fields(
+            {
+                "httpHeaderName": WORDS,
+                "httpQueryParameterName": WORDS,
+                "useSourceIp": boolean,
+                "httpCookie": fields(
+                    {
+                        "name": WORDS,
+                        "path": TEXT,
+                        "ttl": duration(0),
+                        "attributes": list_of(fields({"name": TEXT, "value": TEXT}, required=("name",))),
+                    },
+                    required=("name",),
+                ),
+                "minimumRingSize": COUNT,
+                "ringHash": fields({"minimumRingSize": COUNT}),
+                "maglev": fields({"tableSize": COUNT}),
+            },
+            at_most_one=(_HASHED_BY, ("ringHash", "maglev")),
+        ),
+        "backendUtilization": fields(
+            {
+                "errorUtilizationPenaltyPercent": COUNT,
+                "metricNamesForComputingUtilization": list_of(TEXT),
+                "weightExpirationPeriod": duration(0),
+                "weightStabilizationPeriod": duration(0),
+                "weightUpdatePeriod": duration(0),
+            }
+        ),
+        "localityLbSetting": fields(
+            {
+                "distribute": list_of(fields({"from": TEXT, "to": map_of(COUNT)})),
+                "enabled": boolean,
+                "failover": _FAILOVER,
+                "failoverPriority": list_of(TEXT),
+            },
+            nullable=("enabled",),
+        ),
+        "zoneAwareLbSetting": fields(
+            {
+                "enabled": boolean,
+                "failover": _FAILOVER,
+                "failoverPriority": list_of(TEXT),
+                "minClusterSize": integer(1, 2**32 - 1),
+            },
+            nullable=("enabled", "minClusterSize"),
+        ),
+        "warmup": fields(
+            {"aggression": number(0, 1e6), "duration": duration(), "minimumPercent": number(0, 100)},
+            required=("duration",),
+            nullable=("aggression", "minimumPercent"),
+        ),
+        "warmupDurationSecs": duration(),
+    },
+    at_most_one=(("simple", "consistentHash", "backendUtilization"),),
+)
+_TLS: Final = fields(
+    {
+        "mode": text(choices=[mode.value for mode in TlsMode]),
+        "sni": TEXT,
+        "subjectAltNames": list_of(TEXT),
+        "clientCertificate": TEXT,
+        "privateKey": TEXT,
+        "caCertificates": TEXT,
+        "caCrl": TEXT,
+        "credentialName": TEXT,
+        "insecureSkipVerify": boolean,
+    },
+    nullable=("insecureSkipVerify",),
+)
+_OF_PORTS: Final[Mapping[str, Shape]] = {
+    "connectionPool": CONNECTION_POOL,
+    "loadBalancer": _LOAD_BALANCER,
+    "outlierDetection": _OUTLIERS,
+    "tls": _TLS,
+}
+_TRAFFIC_POLICY: Final = fields(
+    {
+        **_OF_PORTS,
+        "portLevelSettings": list_of(
+            fields({**_OF_PORTS, "port": fields({"number": PORT}, required=("number",))}, required=("port",)),
+            most=4096,
+        ),
+        "proxyProtocol": fields({"version": text(choices=("V1", "V2"))}),
+        "retryBudget": fields(
+            {"budgetInterval": duration(0), "minRetryConcurrency": COUNT, "percent": number(0, 100)},
+            nullable=("percent",),
+        ),
+        "tunnel": fields(
+            {"protocol": TEXT, "targetHost": WORDS, "targetPort": PORT}, required=("targetHost", "targetPort")
+        ),
+    }
+)
+
+
+def _host(value: str, path: Path, report: Report) -> None:
+    name = value.removeprefix("*.") if value != "*" else "x"
+    if not all(part and len(part) <= 63 and _is_label(part) for part in name.removesuffix(".").split(".")):
+        report.error(
+            path, f"{shown(value)} is no name of a host, as in web, web.shop.svc.cluster.local or *.example.com"
+        )
+
+
+def _is_label(part: str) -> bool:
+    return part.isascii() and part.replace("-", "").replace("_", "").isalnum() and "-" not in (part[0], part[-1])
+
+
+HOST: Final = both(text(least=1, most=255), _host)
+EXPORT_TO: Final = list_of(
+    text(pattern=r"[.*~]|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", wanted="namespace, nor one of . and *")
+)
+SPEC: Final = fields(
+    {
+        "host": HOST,
+        "exportTo": EXPORT_TO,
+        "trafficPolicy": _TRAFFIC_POLICY,
+        "subsets": list_of(
+            fields(
+                {"name": WORDS, "labels": map_of(TEXT), "trafficPolicy": _TRAFFIC_POLICY},
+                required=("name",),
+            )
+        ),
+        "workloadSelector": SELECTOR,
+    },
+    required=("host",),
+)
+
+
+# Values
+
+
+def read_destination_rule(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> DestinationRule | None:
+    """The resource that `spec` writes, or None where `report` holds an error."""
+    SPEC(spec, ("spec",), report)
+    if report.refused():
+        return None
+    subsets = spec.get("subsets", [])
+    for index, subset in enumerate(subsets):
+        if subset["name"] in [each["name"] for each in subsets[:index]]:
+            report.error(("spec", "subsets", index, "name"), f"{shown(subset['name'])} is given twice")
+    rule = DestinationRule(
+        metadata,
+        spec["host"],
+        _policy(spec.get("trafficPolicy", {}), ("spec", "trafficPolicy"), report),
+        tuple(
+            Subset(
+                each["name"],
+                dict(each.get("labels", {})),
+                _policy(each["trafficPolicy"], ("spec", "subsets", index, "trafficPolicy"), report)
+                if "trafficPolicy" in each
+                else None,
+            )
+            for index, each in enumerate(subsets)
+        ),
+        tuple(spec.get("exportTo", ())),
+        read_selector({"selector": spec["workloadSelector"]}, report) if "workloadSelector" in spec else None,
+    )
+    if "." in rule.host and not rule.host.startswith("*") and rule.host.count(".") == 1:
+        report.warning(
+            ("spec", "host"),
+            f"{shown(rule.host)} is taken as it stands: a Service is web or web.shop.svc.cluster.local",
+        )
+    return None if report.refused() else rule
+
+
+def _policy(value: Mapping[str, Any], path: Path, report: Report) -> TrafficPolicy:
+    for name in ("proxyProtocol", "tunnel"):
+        if name in value:
+            report.warning((*path, name), "is not done by a sidecar of ours")
+    ports: dict[int, TrafficPolicy] = {}
+    for index, each in enumerate(value.get("portLevelSettings", ())):
+        place = (*path, "portLevelSettings", index)
+        port = each["port"]["number"]
+        if port in ports:
+            report.error((*place, "port", "number"), f"{port} is given twice")
+        ports[port] = _policy(each, place, report)
+    return TrafficPolicy(
+        tls=_tls(value["tls"], (*path, "tls"), report) if "tls" in value else None,
+        load_balancer=_part(value, "loadBalancer", _load_balancer),
+        connection_pool=_part(value, "connectionPool", connection_pool),
+        outlier_detection=_part(value, "outlierDetection", _outliers),
+        retry_budget=_part(
+            value,
+            "retryBudget",
+            _retry_budget,
+        ),
+        ports=ports,
+    )
+
+
+def _retry_budget(value: Mapping[str, Any]) -> RetryBudget:
+    default = RetryBudget()
+    percent = value.get("percent")
+    return RetryBudget(
+        default.percent if percent is None else percent,
+        value.get("minRetryConcurrency", default.min_retry_concurrency),
+    )
+
+
+def _part(value: Mapping[str, Any], name: str, read: Callable[[Mapping[str, Any]], Any]) -> Any:
+    return read(value[name]) if name in value else None
+
+
+def _seconds(value: Mapping[str, Any], name: str) -> float | None:
+    return seconds(value[name]) if name in value else None
+
+
+def _tls(value: Mapping[str, Any], path: Path, report: Report) -> ClientTls:
+    tls = ClientTls(
+        TlsMode(value.get("mode", "DISABLE")),
+        value.get("sni", ""),
+        tuple(value.get("subjectAltNames", ())),
+        value.get("clientCertificate", ""),
+        value.get("privateKey", ""),
+        value.get("caCertificates", ""),
+        value.get("caCrl", ""),
+        value.get("credentialName", ""),
+        bool(value.get("insecureSkipVerify")),
+    )
+    named = [
+        name for name in ("clientCertificate", "privateKey", "caCertificates", "credentialName") if value.get(name)
+    ]
+    if tls.mode is TlsMode.ISTIO_MUTUAL and named:
+        report.error((*path, named[0]), "is not set with ISTIO_MUTUAL: the mesh issues the certificates")
+    if tls.mode is TlsMode.MUTUAL and not tls.credential_name and not (tls.client_certificate and tls.private_key):
+        report.error(path, "MUTUAL names its certificate: clientCertificate and privateKey, or credentialName")
+    return tls
+
+
+def _load_balancer(value: Mapping[str, Any]) -> LoadBalancer:
+    warmup = value.get("warmup", {}).get("duration", value.get("warmupDurationSecs"))
+    return LoadBalancer(
+        value.get("simple", "UNSPECIFIED"),
+        _part(value, "consistentHash", _consistent_hash),
+        None if warmup is None else seconds(warmup),
+    )
+
+
+def _consistent_hash(value: Mapping[str, Any]) -> ConsistentHash:
+    ring = value.get("ringHash", {}).get("minimumRingSize", value.get("minimumRingSize"))
+    return ConsistentHash(
+        value.get("httpHeaderName", ""),
+        value.get("httpCookie", {}).get("name", ""),
+        value.get("httpQueryParameterName", ""),
+        value.get("useSourceIp", False),
+        # Istio takes 0 for nothing said.
+        ring or ConsistentHash().ring_size,
+        # Envoy's default size of a Maglev table.
+        (value["maglev"].get("tableSize") or 65537) if "maglev" in value else None,
+    )
+
+
+def connection_pool(value: Mapping[str, Any]) -> ConnectionPool:
+    """The limits that a connectionPool of the right shape writes."""
+    tcp, http = value.get("tcp", {}), value.get("http", {})
+    return ConnectionPool(
+        max_connections=tcp.get("maxConnections"),
+        connect_timeout=_seconds(tcp, "connectTimeout"),
+        tcp_idle_timeout=_seconds(tcp, "idleTimeout"),
+        max_connection_duration=_seconds(tcp, "maxConnectionDuration"),
+        tcp_keepalive=_part(
+            tcp,
+            "tcpKeepalive",
+            lambda each: TcpKeepalive(each.get("probes"), _seconds(each, "time"), _seconds(each, "interval")),
+        ),
+        http1_max_pending_requests=http.get("http1MaxPendingRequests"),
+        http2_max_requests=http.get("http2MaxRequests"),
+        max_requests_per_connection=http.get("maxRequestsPerConnection"),
+        max_retries=http.get("maxRetries"),
+        http_idle_timeout=_seconds(http, "idleTimeout"),
+        max_concurrent_streams=http.get("maxConcurrentStreams"),
+        h2_upgrade_policy=http.get("h2UpgradePolicy", "DEFAULT"),
+        use_client_protocol=http.get("useClientProtocol", False),
+    )
+
+
+def _outliers(value: Mapping[str, Any]) -> OutlierDetection:
+    default = OutlierDetection()
+    interval, ejection = _seconds(value, "interval"), _seconds(value, "baseEjectionTime")
+    errors = value.get("consecutive5xxErrors")
+    return OutlierDetection(
+        value.get("consecutiveErrors") if errors is None else errors,  # the old name of the same
+        value.get("consecutiveGatewayErrors"),
+        value.get("consecutiveLocalOriginFailures"),
+        value.get("splitExternalLocalOriginErrors", False),
+        default.interval if interval is None else interval,
+        default.base_ejection_time if ejection is None else ejection,
+        value.get("maxEjectionPercent", default.max_ejection_percent),
+        value.get("minHealthPercent", default.min_health_percent),
+    )
