@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from init.config import BackendChoice
-from init.plan import Family
+from init.rules import Family
 from init.state import State, parse_save
 from mesh.errors import UserError
 

@@ -39,6 +39,14 @@ class IPv6Mode(Enum):
     OFF = "off"
 
 
+class InboundMode(Enum):
+    """How what others dial reaches the sidecar."""
+
+    REDIRECT = "redirect"  # the packet filter rewrites the destination; the sidecar needs no right for it
+    # The packet stays as it is, so that the application can see its client's address; the sidecar needs NET_RAW.
+    TPROXY = "tproxy"
+
+
 class BackendChoice(Enum):
     """Which of the kernel's two packet filters holds the rules."""
 
@@ -58,38 +66,85 @@ class PortRange:
         return str(self.first) if self.first == self.last else f"{self.first}:{self.last}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class IdRange:
+    """The user or group ids from `first` to `last`, both included; a single id is a range of one."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
 Ports: TypeAlias = tuple[PortRange, ...]
 Networks: TypeAlias = tuple[Network, ...]
+Ids: TypeAlias = tuple[IdRange, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortsOfUsers:
+    """Ports that the processes of some users reach without the sidecar."""
+
+    uids: IdRange
+    ports: Ports
 
 
 @dataclass(frozen=True, slots=True)
 class InterceptionConfig:
     """What is captured, what is not, and where it goes. Where a field may be None, None means "all of them".
 
-    Exclusions win over inclusions. Raises UserError where two values contradict each other.
+    Exclusions win over inclusions. With both `include_uids` and `include_gids`, one of the two suffices. Raises
+    UserError where two values contradict each other.
     """
 
     include_inbound_ports: Ports | None = None
     exclude_inbound_ports: Ports = ()
+    include_inbound_sources: Networks | None = None
+    exclude_inbound_sources: Networks = ()
     include_outbound_ports: Ports | None = ()
     exclude_outbound_ports: Ports = ()
     include_outbound_cidrs: Networks | None = None
     exclude_outbound_cidrs: Networks = ()
+    include_uids: Ids | None = None
+    include_gids: Ids | None = None
+    exclude_uids: Ids = ()
+    exclude_gids: Ids = ()
+    exclude_outbound_ports_for_uids: tuple[PortsOfUsers, ...] = ()
+    include_interfaces: tuple[str, ...] | None = None
     exclude_interfaces: tuple[str, ...] = ()
     proxy_uid: int = names.SIDECAR_UID
     proxy_gid: int = names.SIDECAR_GID
     outbound_port: int = names.OUTBOUND_PORT
     inbound_port: int = names.INBOUND_PORT
+    inbound_mode: InboundMode = InboundMode.REDIRECT
+    dns_port: int | None = None  # where questions to name servers go; None: where the application sends them
     drop_invalid: bool = False
     ipv6: IPv6Mode = IPv6Mode.AUTO
     backend: BackendChoice = BackendChoice.AUTO
 
     def __post_init__(self) -> None:
-        if self.outbound_port == self.inbound_port:
-            raise UserError(f"--outbound-port and --inbound-port are both {self.inbound_port}; give each its own port")
-        for flag, port in (("--outbound-port", self.outbound_port), ("--inbound-port", self.inbound_port)):
+        taken: dict[int, str] = {}
+        own = (
+            ("--outbound-port", self.outbound_port),
+            ("--inbound-port", self.inbound_port),
+            ("--dns-port", self.dns_port),
+        )
+        for flag, port in own:
+            if port is None:
+                continue
             if port == names.TUNNEL_PORT:
                 raise UserError(f"{flag}: {port} is the tunnel port, which is never captured; choose another one")
+            if port in taken:
+                raise UserError(f"{taken[port]} and {flag} are both {port}; give each its own port")
+            taken[port] = flag
+        for flag, value in (
+            ("--include-interfaces", self.include_interfaces),
+            ("--include-uids", self.include_uids),
+            ("--include-gids", self.include_gids),
+        ):
+            if value == ():
+                raise UserError(f"{flag}: an empty list would capture nothing; name some, or write '*' for all")
 
 
 def parse_ports(flag: str, text: str) -> Ports:
@@ -132,6 +187,32 @@ def parse_interfaces(flag: str, text: str) -> tuple[str, ...]:
     return tuple(sorted({_interface(flag, entry) for entry in _entries(flag, text)}))
 
 
+def parse_interfaces_or_all(flag: str, text: str) -> tuple[str, ...] | None:
+    """As parse_interfaces, and `*` alone is every interface (None)."""
+    return None if text.strip() == EVERYTHING else parse_interfaces(flag, text)
+
+
+def parse_ids(flag: str, text: str) -> Ids:
+    """Read a comma-separated list of numeric user or group ids and ranges of them (`0,1000-1999`).
+
+    Returns them sorted and without repetitions; the empty text is none.
+    """
+    return tuple(sorted({_id_range(flag, entry) for entry in _entries(flag, text)}))
+
+
+def parse_ids_or_all(flag: str, text: str) -> Ids | None:
+    """As parse_ids, and `*` alone is every id (None)."""
+    return None if text.strip() == EVERYTHING else parse_ids(flag, text)
+
+
+def parse_ports_of_users(flag: str, text: str) -> tuple[PortsOfUsers, ...]:
+    """Read which users reach which ports directly: `UIDS:PORTS`, several joined by `;`.
+
+    `1000:25,465-587;2000-2010:9092` lets UID 1000 reach 25 and 465 to 587, and UIDs 2000 to 2010 port 9092.
+    """
+    return tuple(sorted({_ports_of_users(flag, entry) for entry in text.split(";")})) if text.strip() else ()
+
+
 def parse_id(flag: str, text: str) -> int:
     """Read the numeric user or group id of the sidecar, which cannot be root's."""
     number = _number(flag, text, first=0, last=LAST_ID, kind="a numeric id")
@@ -161,6 +242,23 @@ def _port_range(flag: str, entry: str) -> PortRange:
     return PortRange(start, end)
 
 
+def _id_range(flag: str, entry: str) -> IdRange:
+    first, separator, last = entry.partition("-")
+    kind = "a numeric id, nor a range such as 1000-1999"
+    start = _number(flag, first, first=0, last=LAST_ID, kind=kind, shown=entry)
+    end = _number(flag, last, first=0, last=LAST_ID, kind=kind, shown=entry) if separator else start
+    if start > end:
+        raise UserError(f"{flag}: {_shown(entry)} starts above its end; write {end}-{start}")
+    return IdRange(start, end)
+
+
+def _ports_of_users(flag: str, entry: str) -> PortsOfUsers:
+    uids, separator, ports = entry.partition(":")
+    if not separator or not ports.strip():
+        raise UserError(f"{flag}: {_shown(entry)} is not UIDS:PORTS such as 1000:25,465-587; join several by ';'")
+    return PortsOfUsers(_id_range(flag, uids.strip()), parse_ports(flag, ports))
+
+
 def _number(flag: str, text: str, *, first: int, last: int, kind: str, shown: str | None = None) -> int:
     digits = text.strip()
     # The length is checked before int(): a number of thousands of digits is slow to convert, and then an
@@ -185,7 +283,7 @@ def _interface(flag: str, entry: str) -> str:
         raise UserError(f"{flag}: {_shown(entry)} is not an interface name (eth1), nor the start of some (veth+)")
     prefix = entry.removesuffix("+")
     if entry == "lo" or (prefix != entry and "lo".startswith(prefix)):
-        raise UserError(f"{flag}: {entry!r} covers lo, and without lo the sidecar cannot reach its application")
+        raise UserError(f"{flag}: {entry!r} covers lo, over which the sidecar reaches its application; leave it out")
     return entry
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final, TypeAlias
 
-from init.plan import PREFIX, Plan, Table
 from init.render import rule_text
+from init.rules import OURS, PREFIX, Plan, Table
 from mesh.errors import UserError
 
 # One condition or action of a rule: its option, whether `!` stands before it, and what follows it.
@@ -43,20 +43,24 @@ class State:
     @property
     def holds_ours(self) -> bool:
         """Whether there is any chain or rule of ours."""
-        return any(self.own_chains(table) or self.own_jumps(table) for table in self.tables)
+        return self.holds_of(OURS)
 
-    def own_chains(self, table: str) -> tuple[str, ...]:
-        """The names of our chains in `table`."""
-        return tuple(chain for chain in self.tables.get(table, {}) if chain.startswith(PREFIX))
+    def holds_of(self, owned: Collection[str]) -> bool:
+        """Whether there is any chain whose name starts with one of `owned`, or a rule that leads to such a one."""
+        return any(self.own_chains(table, owned) or self.own_jumps(table, owned) for table in self.tables)
 
-    def own_jumps(self, table: str) -> tuple[tuple[str, str], ...]:
-        """Every rule in a chain that is not ours and leads to one that is, as (chain, rule text)."""
+    def own_chains(self, table: str, owned: Collection[str] = OURS) -> tuple[str, ...]:
+        """The names of the chains in `table` that start with one of `owned`."""
+        return tuple(chain for chain in self.tables.get(table, {}) if chain.startswith(tuple(owned)))
+
+    def own_jumps(self, table: str, owned: Collection[str] = OURS) -> tuple[tuple[str, str], ...]:
+        """Every rule in a chain that is not owned and leads to one that is, as (chain, rule text)."""
         return tuple(
             (chain, rule)
             for chain, rules in self.tables.get(table, {}).items()
-            if not chain.startswith(PREFIX)
+            if not chain.startswith(tuple(owned))
             for rule in rules
-            if leads_to_ours(rule)
+            if leads_to(rule, owned)
         )
 
     def only(self, chain: str) -> State:
@@ -93,10 +97,10 @@ def parse_save(text: str) -> State:
     return State({name: {chain: tuple(rules) for chain, rules in own.items()} for name, own in tables.items()})
 
 
-def leads_to_ours(rule: str) -> bool:
-    """Whether the target of a rule, written as iptables-save does, is a chain of ours."""
+def leads_to(rule: str, owned: Collection[str] = OURS) -> bool:
+    """Whether the target of a rule, written as iptables-save does, is a chain that starts with one of `owned`."""
     # Most rules of a busy host are foreign; they are told by a plain search, without being taken apart.
-    return PREFIX in rule and target_of(rule).startswith(PREFIX)
+    return any(prefix in rule for prefix in owned) and target_of(rule).startswith(tuple(owned))
 
 
 def target_of(rule: str) -> str:
@@ -125,22 +129,23 @@ def meaning(rule: str) -> tuple[Term, ...]:
     return tuple(sorted(_canonical(term) for term in terms if not _is_implied(term)))
 
 
-def differences(plan: Plan, state: State) -> dict[str, tuple[str, ...]]:
+def differences(plan: Plan, state: State, owned: Collection[str] = OURS) -> dict[str, tuple[str, ...]]:
     """Return table → one line for each way in which `state` is not exactly `plan`, as far as it is ours.
 
-    Tables without a difference are left out: an empty answer says that the plan stands.
+    Ours are the chains that start with one of `owned`. Tables without a difference are left out: an empty answer says
+    that the plan stands.
     """
     planned = {table.name: table for table in plan.tables}
     found: dict[str, tuple[str, ...]] = {}
     for name in sorted(planned.keys() | state.tables.keys()):
         table = planned.get(name, Table(name, (), ()))
-        lines = [*_chain_differences(table, state), *_jump_differences(table, state)]
+        lines = [*_chain_differences(table, state, owned), *_jump_differences(table, state, owned)]
         if lines:
             found[name] = tuple(f"{plan.family.value} {name} {line}" for line in lines)
     return found
 
 
-def _chain_differences(table: Table, state: State) -> list[str]:
+def _chain_differences(table: Table, state: State, owned: Collection[str]) -> list[str]:
     present = state.tables.get(table.name, {})
     lines: list[str] = []
     for chain in table.chains:
@@ -150,22 +155,23 @@ def _chain_differences(table: Table, state: State) -> list[str]:
         wanted = [rule_text(rule) for rule in chain.rules]
         lines += [f"{chain.name}: {line}" for line in _rule_differences(wanted, present[chain.name])]
     names = {chain.name for chain in table.chains}
-    lines += [f"{name}: the chain is left over" for name in state.own_chains(table.name) if name not in names]
+    lines += [f"{name}: the chain is left over" for name in state.own_chains(table.name, owned) if name not in names]
     return lines
 
 
-def _jump_differences(table: Table, state: State) -> list[str]:
+def _jump_differences(table: Table, state: State, owned: Collection[str]) -> list[str]:
     lines: list[str] = []
     present = state.tables.get(table.name, {})
-    hooks = [*dict.fromkeys([jump.hook for jump in table.jumps] + [hook for hook, _ in state.own_jumps(table.name)])]
+    standing = [hook for hook, _ in state.own_jumps(table.name, owned)]
+    hooks = [*dict.fromkeys([jump.hook for jump in table.jumps] + standing)]
     for hook in hooks:
         wanted = [rule_text(jump.rule) for jump in table.jumps if jump.hook == hook]
         rules = present.get(hook, ())
-        ours = [rule for rule in rules if leads_to_ours(rule)]
+        ours = [rule for rule in rules if leads_to(rule, owned)]
         wrong = _rule_differences(wanted, ours)
         lines += [f"{hook}: {line}" for line in wrong]
         if not wrong and tuple(rules[: len(ours)]) != tuple(ours):
-            foreign = next(rule for rule in rules if not leads_to_ours(rule))
+            foreign = next(rule for rule in rules if not leads_to(rule, owned))
             lines.append(f"{hook}: a foreign rule stands before ours: {foreign}")
     return lines
 

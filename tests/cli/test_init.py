@@ -5,10 +5,14 @@ What it does to a real network namespace is in tests/init/test_apply.py.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cli.init import main
 from cli.main import main as qbitel
+from init.config import InterceptionConfig, IPv6Mode, PortRange
+from init.script import render_script
 
 
 def test_a_dry_run_prints_the_rules_for_each_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,12 +29,72 @@ def test_a_dry_run_prints_the_rules_for_each_flag(capsys: pytest.CaptureFixture[
         "--outbound-port": ("16001", "--to-ports 16001"),
         "--inbound-port": ("16006", "--to-ports 16006"),
         "--ipv6": ("on", "# ipv6: ip6tables-restore"),
+        "--include-inbound-sources": ("10.7.0.0/16", '-s 10.7.0.0/16 -m comment --comment "source is included"'),
+        "--exclude-inbound-sources": ("10.7.7.7", '-s 10.7.7.7/32 -m comment --comment "source is exempt"'),
+        "--include-uids": ("1000-1999", '--uid-owner 1000-1999 -m comment --comment "user is included"'),
+        "--exclude-uids": ("1001", '--uid-owner 1001 -m comment --comment "user is excluded"'),
+        "--include-gids": ("50", '--gid-owner 50 -m comment --comment "group is included"'),
+        "--exclude-gids": ("51", '--gid-owner 51 -m comment --comment "group is excluded"'),
+        "--exclude-outbound-ports-for-uids": ("1002:9092", "--dport 9092 -m owner --uid-owner 1002"),
+        "--include-interfaces": ("eth0", "-o eth0"),
+        "--inbound-mode": ("tproxy", "-j TPROXY --on-port 16006"),
+        "--dns-port": ("5353", "-p udp -m udp --dport 53"),
     }
     arguments = [word for flag, (value, _) in flags.items() for word in (flag, value)]
     assert main(["--dry-run", "--drop-invalid", *arguments]) == 0
     printed = capsys.readouterr().out
     assert [flag for flag, (_, rule) in flags.items() if rule not in printed] == []
     assert "--ctstate INVALID" in printed
+
+
+def test_a_dry_run_as_json_has_every_rule_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dry-run", "--json", "--ipv6", "on", "--inbound-mode", "tproxy"]) == 0
+    families = json.loads(capsys.readouterr().out)["families"]
+    assert list(families) == ["ipv4", "ipv6"]
+    assert families["ipv6"]["before"] == [
+        "ip -6 address add ::6/128 dev lo",
+        "ip -6 route add local default dev lo table 2102",
+        "ip -6 rule add priority 2102 fwmark 0x836 lookup 2102",
+    ]
+    nat = families["ipv4"]["tables"]["nat"]
+    assert {"from": "OUTPUT", "reason": "what this pod dials", "target": "QBITEL_OUTBOUND"}.items() <= nat["jumps"][
+        0
+    ].items()
+    for table in families["ipv4"]["tables"].values():
+        for rules in table["chains"].values():
+            assert all(rule["reason"] in rule["rule"] for rule in rules)
+    assert main(["--dry-run", "--ipv6", "on", "--inbound-mode", "tproxy"]) == 0
+    printed = capsys.readouterr().out
+    assert families["ipv4"]["text"] in printed
+    assert all(f"# ipv6: {command}\n" in printed for command in families["ipv6"]["before"])
+
+
+def test_the_script_is_printed_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--script", "--reconcile", "--ipv6", "off", "--exclude-inbound-ports", "22"]) == 0
+    captured = capsys.readouterr()
+    wanted = InterceptionConfig(exclude_inbound_ports=(PortRange(22, 22),), ipv6=IPv6Mode.OFF)
+    assert captured.out == render_script(wanted, reconcile=True)
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json"], "--json is a form of --dry-run"),
+        (["--check", "--reconcile"], "--reconcile is about what is removed"),
+        (["--dry-run", "--reconcile"], "--reconcile is about what is removed"),
+        (["--check", "--validate"], "--validate follows applying"),
+        (["--cleanup", "--validate"], "--validate follows applying"),
+        (["--script", "--validate"], "--validate follows applying"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused_in_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert qbitel(["init", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
 
 
 def test_ipv6_off_leaves_it_out_of_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +112,13 @@ def test_ipv6_off_leaves_it_out_of_a_dry_run(capsys: pytest.CaptureFixture[str])
         (["--include-outbound-cidrs", "10.0.0.0/99"], "--include-outbound-cidrs: '10.0.0.0/99' is not a network"),
         (["--exclude-outbound-cidrs", "x"], "--exclude-outbound-cidrs: 'x' is not a network"),
         (["--exclude-interfaces", "lo"], "--exclude-interfaces: 'lo' covers lo"),
+        (["--include-inbound-sources", "::/129"], "--include-inbound-sources: '::/129' is not a network"),
+        (["--exclude-inbound-sources", "x"], "--exclude-inbound-sources: 'x' is not a network"),
+        (["--include-uids", ""], "--include-uids: an empty list"),
+        (["--exclude-gids", "wheel"], "--exclude-gids: 'wheel' is not a numeric id"),
+        (["--exclude-outbound-ports-for-uids", "5"], "--exclude-outbound-ports-for-uids: '5' is not UIDS:PORTS"),
+        (["--include-interfaces", "l+"], "--include-interfaces: 'l+' covers lo"),
+        (["--dns-port", "x"], "--dns-port: 'x' is not a port"),
         (["--proxy-uid", "0"], "--proxy-uid: 0 would exempt root"),
         (["--proxy-gid", "wheel"], "--proxy-gid: 'wheel' is not a numeric id"),
         (["--outbound-port", "70000"], "--outbound-port: '70000' is not a port"),
@@ -82,4 +153,5 @@ def test_help_explains_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> Non
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "exit codes" in printed
+    assert "126 a connection that must be redirected was not" in " ".join(printed.split())
     assert "besides 15090, 15021, 15020" in " ".join(printed.split())

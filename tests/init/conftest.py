@@ -15,15 +15,62 @@ from typing import Any
 
 import pytest
 
+from init.rules import Family
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENDPOINT = str(Path(__file__).with_name("endpoint.py"))
-FORKSERVER = str(Path(__file__).with_name("forkserver.py"))
 # A killed test run leaves no process behind, and a namespace ends with the last process in it.
 WITH_US = ("setpriv", "--pdeathsig", "KILL")
-NEEDED = ("iptables-nft", "ip6tables-nft", "ip", "unshare", "nsenter", "setpriv")
+NEEDED = ("iptables-nft", "ip6tables-nft", "ip", "unshare", "nsenter", "setpriv", "dash")
 
 POD = {4: "10.77.0.2", 6: "fd77::2"}
 PEER = {4: "10.77.0.1", 6: "fd77::1"}
+
+
+class Forkserver:
+    """The process of forkserver.py, started when it is first asked for something."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [*WITH_US, sys.executable, str(Path(__file__).with_name("forkserver.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=REPOSITORY,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        if self.process is not None:
+            end(self.process)
+            self.process = None
+
+
+FORKSERVER = Forkserver()
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream:
+            stream.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forkserver() -> Iterator[None]:
+    """Ends the process that `Namespace` forks programs from."""
+    yield
+    FORKSERVER.close()
 
 
 class Namespace:
@@ -41,7 +88,6 @@ class Namespace:
             assert time.monotonic() < deadline, "unshare hangs"
             time.sleep(0.005)
         self.servers: list[subprocess.Popen[str]] = []
-        self.qbitel: subprocess.Popen[str] | None = None
         self.run("ip", "link", "set", "lo", "up")
 
     def run(
@@ -59,33 +105,31 @@ class Namespace:
             env={**os.environ, **(env or {})},
             check=False,
         )
-        assert not check or ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+        assert not check or ended.returncode == 0, f"{str(command)[:200]}: {ended.stdout}{ended.stderr}"
         return ended
 
     def qbitel_init(
-        self, *arguments: str, env: Mapping[str, str] | None = None, check: bool = True
+        self, *arguments: str, env: Mapping[str, str] | None = None, uid: int = 0, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run `qbitel init` inside."""
-        if self.qbitel is None:
-            self.qbitel = subprocess.Popen(
-                [*WITH_US, "nsenter", f"--net={self.path}", sys.executable, FORKSERVER],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                cwd=REPOSITORY,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            )
-        assert self.qbitel.stdin is not None
-        assert self.qbitel.stdout is not None
-        request = {"arguments": ["init", *arguments], "environment": {**(env or {})}}
-        print(json.dumps(request), file=self.qbitel.stdin, flush=True)
-        answer = json.loads(self.qbitel.stdout.readline())
+        """Run `qbitel init` inside, as `uid`."""
+        answer = self.forked("qbitel", ["init", *arguments], env or {}, uid)
         assert not check or answer["code"] == 0, f"{arguments}: {answer['stdout']}{answer['stderr']}"
         return subprocess.CompletedProcess(arguments, answer["code"], answer["stdout"], answer["stderr"])
 
-    def serve(self, *ports: int) -> None:
-        """Answer on `ports`, on every address, until the namespace is closed."""
-        command = [*WITH_US, "nsenter", f"--net={self.path}", sys.executable, ENDPOINT, "serve", *map(str, ports)]
+    def forked(
+        self, program: str, arguments: list[str], environment: Mapping[str, str], uid: int = 0
+    ) -> dict[str, Any]:
+        """Run a program inside, in a fork of the one process that has its imports."""
+        place = {"environment": {**environment}, "uid": uid, "namespace": self.path}
+        return FORKSERVER.ask({"program": program, "arguments": arguments, **place})
+
+    def serve(self, *ports: int | str) -> None:
+        """Answer on `ports` (see endpoint.py), on every address, until the namespace is closed."""
+        self.endpoint("serve", *map(str, ports))
+
+    def endpoint(self, *words: str) -> None:
+        """Run endpoint.py until the namespace is closed; return when it listens."""
+        command = [*WITH_US, "nsenter", f"--net={self.path}", sys.executable, ENDPOINT, *words]
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         self.servers.append(server)
         assert server.stdout is not None
@@ -93,25 +137,32 @@ class Namespace:
 
     def dial(self, host: str, port: int, **options: object) -> dict[str, Any]:
         """Connect once and return what the server said: the port it heard us on, our address, where we meant to go."""
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        answer: dict[str, Any] = json.loads(self.run(sys.executable, ENDPOINT, "dial", host, str(port), *words).stdout)
+        words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        ended = self.forked("dial", [host, str(port), *words], {})
+        assert ended["code"] == 0, ended["stderr"]
+        answer: dict[str, Any] = json.loads(ended["stdout"])
         return answer
+
+    def script(
+        self, text: str, *, env: Mapping[str, str] | None = None, shell: str = "dash", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run what `qbitel init --script` printed, as an init container does: as an argument of the shell."""
+        return self.run(shell, "-c", text, env=env, check=check)
 
     def rules(self, backend: str = "nft") -> str:
         """Every rule of both families, without counters and the comments that carry the time."""
-        saved = "".join(self.run(f"{name}-{backend}-save").stdout for name in ("iptables", "ip6tables"))
-        return "\n".join(line for line in saved.splitlines() if not line.startswith("#"))
+        return "\n".join(text for text in self.saved(backend).values() if text)
+
+    def saved(self, backend: str) -> dict[Family, str]:
+        """The same for each family."""
+        saved = {family: self.run(f"{family.program}-{backend}-save").stdout.splitlines() for family in Family}
+        return {
+            family: "\n".join(line for line in lines if not line.startswith("#")) for family, lines in saved.items()
+        }
 
     def close(self) -> None:
-        processes: list[subprocess.Popen[Any]] = [*self.servers, self.holder]
-        if self.qbitel:
-            processes.append(self.qbitel)
-        for process in processes:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream:
-                    stream.close()
+        for process in (*self.servers, self.holder):
+            end(process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +200,8 @@ def pair() -> Iterator[Pair]:
     pod, peer = Namespace(), Namespace()
     join(pod, peer)
     # 15001 and 15006 stand for the sidecar, 15090 and 15008 for its own servers, the rest for the application.
-    pod.serve(15001, 15006, 15008, 15090, 8080, 8081)
-    peer.serve(8080, 8081)
+    pod.serve(15001, 15006, 15008, 15090, 8080, 8081, 15053, "lo:15053")
+    peer.serve(8080, 8081, 53, "udp:53")
     yield Pair(pod, peer, POD, PEER)
     pod.close()
     peer.close()

@@ -1,12 +1,13 @@
-"""Runs `qbitel` inside a namespace again and again without paying for its imports each time.
+"""Runs `qbitel`, and dials, inside namespaces again and again without paying for the imports each time.
 
-One JSON request a line on stdin, {"arguments": [...], "environment": {...}}; one JSON answer a line on stdout,
-{"code": …, "stdout": …, "stderr": …}. Each request runs in a fork, so nothing is carried from one to the next. It
-ends with its stdin.
+One JSON request a line on stdin: the program, its arguments, its environment, the user that it runs as and the file of
+its network namespace. One JSON answer a line on stdout: {"code": …, "stdout": …, "stderr": …}. Each request runs in a
+fork, so nothing is carried from one to the next. It ends with its stdin.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -16,6 +17,10 @@ from typing import NoReturn
 
 import cli.init  # noqa: F401  # loaded once, here
 from cli.main import main
+from tests.init.endpoint import dial
+
+LIBC = ctypes.CDLL(None)
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 def serve() -> None:
@@ -26,8 +31,10 @@ def serve() -> None:
             if child == 0:
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
+                enter(request["namespace"])
                 os.environ.update(request["environment"])
-                run(request["arguments"])
+                os.setuid(request["uid"])
+                run(request["program"], request["arguments"])
             _, status = os.waitpid(child, 0)
             texts = []
             for stream in (out, err):
@@ -37,10 +44,16 @@ def serve() -> None:
         print(json.dumps(answer), flush=True)
 
 
-def run(arguments: list[str]) -> NoReturn:
+def enter(namespace: str) -> None:
+    # os.setns comes with Python 3.12.
+    with open(namespace, "rb") as file:  # noqa: PTH123  # a path of /proc, for its descriptor alone
+        assert LIBC.setns(file.fileno(), CLONE_NEWNET) == 0
+
+
+def run(program: str, arguments: list[str]) -> NoReturn:
     code = 70  # EX_SOFTWARE: what the tests see when main raises
     try:
-        code = main(arguments)
+        code = main(arguments) if program == "qbitel" else dial(arguments)
     except SystemExit as ended:
         code = int(ended.code or 0)
     except BaseException:  # noqa: BLE001  # a fork must never return into the loop above it

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from init.apply import plans_for_dry_run
-from init.config import InterceptionConfig, IPv6Mode
-
 if TYPE_CHECKING:
     from tests.init.conftest import Namespace, Pair
 
@@ -187,6 +184,32 @@ def test_check_says_in_one_line_each_what_was_changed_by_hand(namespace: Namespa
     assert namespace.qbitel_init("--ipv6", "on", "--check").stdout == ""
 
 
+def test_a_second_apply_of_everything_changes_no_byte(namespace: Namespace, backend: str) -> None:
+    arguments = ["--ipv6", "on", "--inbound-mode", "tproxy", "--dns-port", "15053", "--drop-invalid"]
+    namespace.qbitel_init(*arguments, "--backend", backend)
+    before = namespace.rules(backend)
+    assert "nothing changed" in namespace.qbitel_init(*arguments).stdout
+    assert namespace.rules(backend) == before
+    assert namespace.qbitel_init(*arguments, "--check").stdout == ""
+
+
+def test_a_difference_is_shown_with_an_exit_code_and_changes_nothing(namespace: Namespace) -> None:
+    shown = namespace.qbitel_init("--ipv6", "on", "--inbound-mode", "tproxy", "--diff", check=False)
+    assert shown.returncode == 1
+    assert "+++ wanted ipv6 mangle (nft)" in shown.stdout
+    assert "# ipv6 lo: the address ::6/128 is missing\n" in shown.stdout
+    assert "# ipv4 routing: the rule of fwmark 0x836 is missing\n" in shown.stdout
+    assert namespace.rules() == ""
+    namespace.qbitel_init("--ipv6", "on", "--inbound-mode", "tproxy")
+    assert namespace.qbitel_init("--ipv6", "on", "--inbound-mode", "tproxy", "--diff").stdout == ""
+    # Back to redirecting: what is left of TPROXY is a difference too.
+    lines = namespace.qbitel_init("--ipv6", "on", "--check", check=False).stdout.splitlines()
+    assert "ipv4 mangle QBITEL_IN_TPROXY: the chain is left over" in lines
+    assert "ipv6 routing: the local route of table 2102 is left over" in lines
+    namespace.qbitel_init("--ipv6", "on")
+    assert namespace.qbitel_init("--ipv6", "on", "--check").stdout == ""
+
+
 def test_check_changes_nothing(namespace: Namespace) -> None:
     answer = namespace.qbitel_init("--check", check=False)
     assert answer.returncode == 1
@@ -285,7 +308,7 @@ def test_a_swap_that_fails_half_way_leaves_the_guard_up_until_the_next_run(clean
     assert "no memory" in answer.stderr
     assert "the guard drops new connections" in answer.stderr
     for host in clean_pair.peer_address.values():
-        assert pod.dial(host, 8081, timeout=1.5, **APP) == {"error": "TimeoutError"}
+        assert pod.dial(host, 8081, timeout=0.7, **APP) == {"error": "TimeoutError"}
     pod.qbitel_init("--exclude-outbound-ports", "8081")
     assert pod.dial(peer, 8081, **APP)["port"] == 8081
     assert "QBITEL_GUARD" not in pod.rules()
@@ -353,12 +376,6 @@ def test_a_dry_run_needs_no_permission_and_touches_nothing(namespace: Namespace)
     namespace.run("ip6tables-nft-restore", "--noflush", text=v6)
     left = namespace.qbitel_init("--check", "--ipv6", "on", check=False)
     assert left.stdout == "ipv6 lo: the address ::6/128 is missing\n"
-
-
-@pytest.mark.parametrize(("mode", "families"), [(IPv6Mode.ON, ["ipv4", "ipv6"]), (IPv6Mode.OFF, ["ipv4"])])
-def test_the_plans_of_a_dry_run_follow_the_wish_for_ipv6(mode: IPv6Mode, families: list[str]) -> None:
-    plans = plans_for_dry_run(InterceptionConfig(ipv6=mode))
-    assert [plan.family.value for plan in plans] == families
 
 
 def _wrapped(folder: Path, script: str) -> tuple[Path, Path]:

@@ -11,7 +11,7 @@ import pytest
 from init import backend
 from init.backend import FilterRefused, Kind, PacketFilter, choose_kind, find_filters, require_permission
 from init.config import BackendChoice
-from init.plan import Family
+from init.rules import Family
 from init.state import State, parse_save
 from mesh.errors import UserError
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from init import config
-from init.config import InterceptionConfig, PortRange
+from init.config import IdRange, InterceptionConfig, PortRange, PortsOfUsers
 from mesh.errors import UserError
 
 FLAG = "--some-flag"
@@ -21,10 +21,14 @@ PARSERS: list[Callable[[str, str], object]] = [
     config.parse_networks,
     config.parse_networks_or_all,
     config.parse_interfaces,
+    config.parse_interfaces_or_all,
     config.parse_id,
+    config.parse_ids,
+    config.parse_ids_or_all,
+    config.parse_ports_of_users,
 ]
 # Text made of what such lists are made of finds more than text of any characters, so both are tried.
-near_misses = st.text(alphabet="0123456789:-,./*+%abcdefx \t\n²٣", max_size=40)
+near_misses = st.text(alphabet="0123456789:-,./*+%abcdefx; \t\n²٣", max_size=40)
 any_text = st.text(max_size=200) | near_misses
 
 
@@ -77,11 +81,15 @@ def test_an_empty_list_is_nothing(text: str) -> None:
     assert config.parse_ports_or_all(FLAG, text) == ()
     assert config.parse_networks_or_all(FLAG, text) == ()
     assert config.parse_interfaces(FLAG, text) == ()
+    assert config.parse_ids(FLAG, text) == ()
+    assert config.parse_ports_of_users(FLAG, text) == ()
 
 
 def test_a_star_alone_is_everything() -> None:
     assert config.parse_ports_or_all(FLAG, "*") is None
     assert config.parse_networks_or_all(FLAG, " * ") is None
+    assert config.parse_ids_or_all(FLAG, "*") is None
+    assert config.parse_interfaces_or_all(FLAG, "*") is None
 
 
 @pytest.mark.parametrize(
@@ -129,6 +137,43 @@ def test_interfaces_may_end_in_a_plus() -> None:
     assert config.parse_interfaces(FLAG, "veth+,eth1, eth1") == ("eth1", "veth+")
 
 
+def test_ids_are_numbers_and_ranges_root_included() -> None:
+    assert config.parse_ids(FLAG, "1000-1999,0, 0") == (IdRange(0, 0), IdRange(1000, 1999))
+    assert list(map(str, config.parse_ids(FLAG, "0,1000-1999"))) == ["0", "1000-1999"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("root", "'root' is not a numeric id"),
+        ("5-", "'5-' is not a numeric id"),
+        ("-5", "'-5' is not a numeric id"),
+        ("9-5", "starts above its end; write 5-9"),
+        ("4294967295", "is not a numeric id"),
+        ("1,*", "cannot be one entry"),
+    ],
+)
+def test_wrong_ids_are_refused_with_the_entry_that_is_wrong(text: str, words: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        config.parse_ids(FLAG, text)
+    assert words in str(refusal.value)
+
+
+def test_ports_of_users_are_pairs_joined_by_semicolons_in_any_order() -> None:
+    read = config.parse_ports_of_users(FLAG, "2000-2010:9092; 1000:465-587,25")
+    assert read == (
+        PortsOfUsers(IdRange(1000, 1000), (PortRange(25, 25), PortRange(465, 587))),
+        PortsOfUsers(IdRange(2000, 2010), (PortRange(9092, 9092),)),
+    )
+    assert config.parse_ports_of_users(FLAG, "1000:25,465:587;2000-2010:9092") == read
+
+
+@pytest.mark.parametrize("text", ["1000", "1000:", ":25", "1000:25;", "1000,1001:25", "1000:http", "*:25", "1000:*"])
+def test_what_is_no_pair_of_users_and_ports_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=FLAG):
+        config.parse_ports_of_users(FLAG, text)
+
+
 def test_root_cannot_be_the_sidecars_user() -> None:
     with pytest.raises(UserError, match="would exempt root"):
         config.parse_id("--proxy-uid", "0")
@@ -142,7 +187,43 @@ def test_the_two_ports_of_the_sidecar_differ() -> None:
         InterceptionConfig(outbound_port=15006)
 
 
-@pytest.mark.parametrize("direction", ["inbound", "outbound"])
-def test_the_tunnel_port_cannot_be_a_capture_port(direction: str) -> None:
-    with pytest.raises(UserError, match=f"--{direction}-port: 15008 is the tunnel port"):
-        InterceptionConfig(**{f"{direction}_port": 15008})  # type: ignore[arg-type]
+@pytest.mark.parametrize("port", [15001, 15006])
+def test_questions_to_name_servers_do_not_go_where_connections_go(port: int) -> None:
+    with pytest.raises(UserError, match=f"--dns-port are both {port}"):
+        InterceptionConfig(dns_port=port)
+
+
+@pytest.mark.parametrize("which", ["inbound", "outbound", "dns"])
+def test_the_tunnel_port_cannot_be_a_capture_port(which: str) -> None:
+    with pytest.raises(UserError, match=f"--{which}-port: 15008 is the tunnel port"):
+        InterceptionConfig(**{f"{which}_port": 15008})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", ["interfaces", "uids", "gids"])
+def test_an_inclusion_of_nothing_is_refused(what: str) -> None:
+    with pytest.raises(UserError, match=f"--include-{what}: an empty list would capture nothing"):
+        InterceptionConfig(**{f"include_{what}": ()})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("parser", "text"),
+    [
+        (config.parse_ports, "80,8000-8100,9000:9010"),
+        (config.parse_networks, "10.0.0.0/8,fd00::/8,::ffff:192.0.2.1"),
+        (config.parse_interfaces, "eth0,veth+"),
+        (config.parse_ids, "0,1000-1999"),
+        (config.parse_ports_of_users, "1000:25,465-587;2000-2010:9092"),
+    ],
+)
+def test_each_cut_and_each_flipped_bit_of_a_list_is_read_or_refused(
+    parser: Callable[[str, str], object], text: str
+) -> None:
+    for place in range(len(text)):
+        for bit in range(8):
+            flipped = text[:place] + chr(ord(text[place]) ^ (1 << bit)) + text[place + 1 :]
+            for broken in (flipped, flipped[:place]):
+                try:
+                    assert isinstance(parser(FLAG, broken), tuple)
+                except UserError as error:
+                    assert str(error).startswith(FLAG)
+                    assert str(error).isprintable()

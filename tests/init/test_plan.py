@@ -5,29 +5,47 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from init.config import InterceptionConfig, PortRange
-from init.plan import PREFIX, Chain, Family, Match, Plan, empty_plan, make_plan, with_guard
+from init.config import IdRange, InboundMode, InterceptionConfig, PortRange, PortsOfUsers
+from init.guard import with_guard
+from init.plan import make_plan
+from init.rules import PREFIX, Chain, Family, Match, Plan
 
 both_families = pytest.mark.parametrize("family", list(Family))
-some_ports = st.lists(st.integers(1, 65535).map(lambda port: PortRange(port, port)), max_size=4).map(tuple)
+ports = st.integers(1, 65535).map(lambda port: PortRange(port, port))
+some_ports = st.lists(ports, max_size=4).map(tuple)
 some_networks = st.lists(st.ip_addresses().map(ipaddress.ip_network), max_size=4).map(tuple)
+ids = st.tuples(st.integers(0, 2**32 - 2), st.integers(0, 2**32 - 2)).map(lambda pair: IdRange(min(pair), max(pair)))
+some_ids = st.lists(ids, max_size=3).map(tuple)
+users = st.builds(PortsOfUsers, uids=ids, ports=some_ports)
 configs = st.builds(
     InterceptionConfig,
     include_inbound_ports=st.none() | some_ports,
     exclude_inbound_ports=some_ports,
+    include_inbound_sources=st.none() | some_networks,
+    exclude_inbound_sources=some_networks,
     include_outbound_ports=st.none() | some_ports,
     exclude_outbound_ports=some_ports,
     include_outbound_cidrs=st.none() | some_networks,
     exclude_outbound_cidrs=some_networks,
+    include_uids=st.none() | some_ids.filter(bool),
+    include_gids=st.none() | some_ids.filter(bool),
+    exclude_uids=some_ids,
+    exclude_gids=some_ids,
+    exclude_outbound_ports_for_uids=st.lists(users, max_size=2).map(tuple),
+    include_interfaces=st.sampled_from([None, ("eth0",), ("eth0", "net+")]),
     exclude_interfaces=st.sampled_from([(), ("eth1",), ("a", "veth+")]),
+    inbound_mode=st.sampled_from(InboundMode),
+    dns_port=st.none() | st.just(15053),
     drop_invalid=st.booleans(),
 )
+TARGETS = {"RETURN", "DROP", "REDIRECT", "TPROXY", "CONNMARK", "CT"}
 
 
 @given(configs, st.sampled_from(Family))
+@settings(max_examples=50)
 def test_every_plan_can_be_loaded_and_found_again(config: InterceptionConfig, family: Family) -> None:
     for plan in (make_plan(config, family), with_guard(make_plan(config, family))):
         for table in plan.tables:
@@ -37,14 +55,15 @@ def test_every_plan_can_be_loaded_and_found_again(config: InterceptionConfig, fa
             assert all(name.startswith(PREFIX) and len(name) <= 28 for name in names)
             assert {jump.rule.target for jump in table.jumps} <= set(names)
             for rule in (rule for chain in table.chains for rule in chain.rules):
-                assert rule.target in (*names, "RETURN", "DROP", "REDIRECT")
-                assert (rule.to_port is not None) == (rule.target == "REDIRECT")
+                assert rule.target in TARGETS | set(names)
+                assert bool(rule.options) == (rule.target in TARGETS - {"RETURN", "DROP"})
                 # Ours to write without escapes; XT_MAX_COMMENT_LEN is 256 bytes with the terminating zero.
                 assert 0 < len(rule.reason) < 256
                 assert not set(rule.reason) & set("\"\\'`$")
 
 
 @given(configs, st.sampled_from(Family))
+@settings(max_examples=50)
 def test_addresses_of_the_other_family_never_appear(config: InterceptionConfig, family: Family) -> None:
     for table in make_plan(config, family).tables:
         for rule in (rule for chain in table.chains for rule in chain.rules):
@@ -97,24 +116,64 @@ def test_a_network_of_every_address_is_no_condition_at_all(family: Family) -> No
 
 
 @both_families
-def test_the_guard_stands_before_everything_else(family: Family) -> None:
-    plan = make_plan(InterceptionConfig(drop_invalid=True), family)
-    guarded = with_guard(plan)
-    (mangle, nat) = guarded.tables
-    assert mangle.name == "mangle"
-    assert [(jump.hook, jump.rule.target) for jump in mangle.jumps] == [
-        ("PREROUTING", "QBITEL_GUARD"),
-        ("OUTPUT", "QBITEL_GUARD"),
-        ("PREROUTING", "QBITEL_INVALID"),
-    ]
-    assert nat == plan.tables[1]
+@pytest.mark.parametrize("mode", list(InboundMode))
+def test_an_excluded_source_is_let_past_before_any_port_is_looked_at(family: Family, mode: InboundMode) -> None:
+    config = InterceptionConfig(
+        exclude_inbound_sources=(ipaddress.ip_network("192.0.2.1"), ipaddress.ip_network("2001:db8::1")),
+        inbound_mode=mode,
+    )
+    *_, exempt, last = _chain(make_plan(config, family), "QBITEL_INBOUND").rules
+    assert (exempt.target, exempt.matches[0].option) == ("RETURN", "-s")
+    assert last.target in ("QBITEL_IN_REDIRECT", "QBITEL_IN_TPROXY")
 
 
 @both_families
-def test_an_empty_plan_has_no_rules(family: Family) -> None:
-    assert empty_plan(family).rules == 0
-    # Two jumps, fourteen rules in the chains for the two directions, one in each of those that redirect.
-    assert make_plan(InterceptionConfig(), family).rules == 18
+def test_sources_of_the_other_family_alone_capture_nothing(family: Family) -> None:
+    other = "2001:db8::/32" if family is Family.V4 else "192.0.2.0/24"
+    config = InterceptionConfig(include_inbound_sources=(ipaddress.ip_network(other),))
+    assert {rule.target for rule in _chain(make_plan(config, family), "QBITEL_INBOUND").rules} == {"RETURN"}
+
+
+def test_with_included_users_nobody_else_is_captured() -> None:
+    config = InterceptionConfig(include_uids=(IdRange(1000, 1999),), include_gids=(IdRange(50, 50),), dns_port=15053)
+    rules = _chain(make_plan(config, Family.V4), "QBITEL_OUTBOUND").rules
+    assert [(rule.target, rule.matches) for rule in rules[-2:]] == [
+        ("QBITEL_OUT_CAPTURE", (Match("--uid-owner", "1000-1999"),)),
+        ("QBITEL_OUT_CAPTURE", (Match("--gid-owner", "50"),)),
+    ]
+    assert {rule.target for rule in rules[:-2]} == {"RETURN", "QBITEL_IN_REDIRECT"}
+
+
+def test_with_included_interfaces_lo_is_still_looked_at_outbound_and_never_inbound() -> None:
+    config = InterceptionConfig(include_interfaces=("eth0",))
+    (nat,) = make_plan(config, Family.V4).tables
+    assert [(jump.hook, jump.rule.matches[0]) for jump in nat.jumps] == [
+        ("PREROUTING", Match("-i", "eth0")),
+        ("OUTPUT", Match("-o", "lo")),
+        ("OUTPUT", Match("-o", "eth0")),
+    ]
+
+
+def test_tproxy_takes_the_first_packet_only_and_nothing_that_comes_out_of_lo() -> None:
+    mangle = make_plan(InterceptionConfig(inbound_mode=InboundMode.TPROXY), Family.V4).tables[0]
+    assert mangle.name == "mangle"
+    chains = {chain.name: chain.rules for chain in mangle.chains}
+    assert (chains["QBITEL_INBOUND"][0].target, chains["QBITEL_INBOUND"][0].matches) == ("RETURN", (Match("-i", "lo"),))
+    (tproxy,) = chains["QBITEL_IN_TPROXY"]
+    assert Match("--tcp-flags", "FIN,SYN,RST,ACK SYN") in tproxy.matches
+
+
+def test_questions_of_the_sidecar_and_of_the_application_are_tracked_apart() -> None:
+    raw = make_plan(InterceptionConfig(dns_port=15053), Family.V4).tables[0]
+    assert raw.name == "raw"
+    zones = [(rule.reason, rule.options[1]) for chain in raw.chains for rule in chain.rules]
+    assert zones == [
+        ("the sidecar asks", "1"),
+        ("the sidecar asks", "1"),
+        ("the sidecar answers", "2"),
+        ("the application asks", "2"),
+        ("a name server answers the sidecar", "1"),
+    ]
 
 
 def _chain(plan: Plan, name: str) -> Chain:

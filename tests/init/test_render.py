@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from init import config as reading
 from init.config import InterceptionConfig
-from init.plan import Family, empty_plan, make_plan, with_guard
+from init.guard import with_guard
+from init.plan import make_plan
 from init.render import dry_run_text, plan_text, rule_text, transaction
+from init.rules import Family, empty_plan
 from init.state import differences, parse_save
+from tests.init.configs import CONFIGS
 
 if TYPE_CHECKING:
     from tests.init.conftest import Namespace
@@ -23,60 +25,7 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).with_name("golden")
 UPDATE = os.environ.get("QBITEL_UPDATE_GOLDEN") == "1"
 SUFFIX = {Family.V4: "v4", Family.V6: "v6"}
-PROGRAM = {Family.V4: "iptables", Family.V6: "ip6tables"}
 
-
-def _ports(text: str) -> reading.Ports:
-    return reading.parse_ports("--ports", text)
-
-
-def _networks(text: str) -> reading.Networks:
-    return reading.parse_networks("--networks", text)
-
-
-CONFIGS: dict[str, InterceptionConfig] = {
-    "defaults": InterceptionConfig(),
-    "exclude-inbound-ports": InterceptionConfig(exclude_inbound_ports=_ports("22,8000-8100")),
-    "exclude-inbound-metrics-again": InterceptionConfig(exclude_inbound_ports=_ports("15090,9090")),
-    "include-inbound-ports": InterceptionConfig(include_inbound_ports=_ports("80,443,8000:9000")),
-    "include-and-exclude-inbound-ports": InterceptionConfig(
-        include_inbound_ports=_ports("1-65535"), exclude_inbound_ports=_ports("22")
-    ),
-    "no-inbound": InterceptionConfig(include_inbound_ports=()),
-    "exclude-outbound-ports": InterceptionConfig(exclude_outbound_ports=_ports("53,3306-3310")),
-    "include-outbound-ports-only": InterceptionConfig(
-        include_outbound_ports=_ports("80,8080-8089"), include_outbound_cidrs=()
-    ),
-    "include-outbound-cidrs": InterceptionConfig(
-        include_outbound_cidrs=_networks("10.0.0.0/8,172.16.0.0/12,fd00::/8,2001:db8::/32")
-    ),
-    "include-outbound-ports-and-cidrs": InterceptionConfig(
-        include_outbound_ports=_ports("443"), include_outbound_cidrs=_networks("10.0.0.0/8,fd00::/8")
-    ),
-    "include-every-outbound-port": InterceptionConfig(include_outbound_ports=None, include_outbound_cidrs=()),
-    "include-networks-of-every-address": InterceptionConfig(include_outbound_cidrs=_networks("0.0.0.0/0,::/0")),
-    "no-outbound": InterceptionConfig(include_outbound_cidrs=()),
-    "exclude-outbound-cidrs": InterceptionConfig(
-        exclude_outbound_cidrs=_networks("169.254.169.254,192.0.2.0/24,fd00:ec2::254,::ffff:192.0.2.0/120")
-    ),
-    "exclude-interfaces": InterceptionConfig(exclude_interfaces=("eth1", "veth+")),
-    "other-sidecar-user": InterceptionConfig(proxy_uid=3000, proxy_gid=3001),
-    "other-sidecar-ports": InterceptionConfig(outbound_port=16001, inbound_port=16006),
-    "drop-invalid": InterceptionConfig(drop_invalid=True),
-    "drop-invalid-but-not-on-an-interface": InterceptionConfig(drop_invalid=True, exclude_interfaces=("net1",)),
-    "everything-at-once": InterceptionConfig(
-        include_inbound_ports=_ports("80,8000-8100"),
-        exclude_inbound_ports=_ports("8001,15090"),
-        include_outbound_ports=_ports("443"),
-        exclude_outbound_ports=_ports("25,465-587"),
-        include_outbound_cidrs=_networks("10.0.0.0/8,fd00::/8"),
-        exclude_outbound_cidrs=_networks("10.1.0.0/16,fd00:1::/32"),
-        exclude_interfaces=("eth1",),
-        proxy_uid=1500,
-        proxy_gid=1501,
-        drop_invalid=True,
-    ),
-}
 
 every_config = pytest.mark.parametrize("name", CONFIGS)
 every_family = pytest.mark.parametrize("family", list(Family), ids=SUFFIX.values())
@@ -101,14 +50,16 @@ def test_every_golden_file_has_its_configuration() -> None:
 def test_iptables_reads_back_every_golden_text_as_the_same_plan(
     namespace: Namespace, backend: str, family: Family
 ) -> None:
-    program = f"{PROGRAM[family]}-{backend}"
-    for name, config in CONFIGS.items():
-        for plan in (make_plan(config, family), with_guard(make_plan(config, family)), empty_plan(family)):
-            state = parse_save(namespace.run(f"{program}-save").stdout)
-            changes = transaction(plan, state, differences(plan, state))
-            namespace.run(f"{program}-restore", "--noflush", text=changes)
-            state = parse_save(namespace.run(f"{program}-save").stdout)
-            assert differences(plan, state) == {}, name
+    program = f"{family.program}-{backend}"
+    state = parse_save("")
+    plans = [(name, make_plan(config, family)) for name, config in CONFIGS.items()]
+    guarded = ("guard", with_guard(make_plan(CONFIGS["everything-at-once-by-tproxy"], family)))
+    # One after the other, so that each also has what another left behind to take away.
+    for name, plan in (*plans, guarded, ("nothing", empty_plan(family))):
+        changes = transaction(plan, state, differences(plan, state))
+        namespace.run(f"{program}-restore", "--noflush", text=changes)
+        state = parse_save(namespace.run(f"{program}-save").stdout)
+        assert differences(plan, state) == {}, name
     assert not state.holds_ours
 
 

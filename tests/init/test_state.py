@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from init.config import InterceptionConfig
-from init.plan import Family, empty_plan, make_plan, with_guard
+from init.guard import with_guard
+from init.plan import make_plan
 from init.render import plan_text
-from init.state import State, differences, leads_to_ours, meaning, parse_save, target_of
+from init.rules import Family, empty_plan
+from init.state import State, differences, leads_to, meaning, parse_save, target_of
 from mesh.errors import UserError
 
 PLAN = make_plan(InterceptionConfig(drop_invalid=True), Family.V4)
@@ -138,7 +140,7 @@ def test_rules_that_differ_have_different_meanings(one: str, other: str) -> None
     ],
 )
 def test_only_the_target_makes_a_rule_ours(rule: str, ours: bool) -> None:
-    assert leads_to_ours(rule) is ours
+    assert leads_to(rule) is ours
 
 
 def test_the_target_of_a_rule_that_only_counts_is_nothing() -> None:
@@ -162,10 +164,24 @@ def test_any_output_is_read_without_an_error(text: str) -> None:
 @given(st.text(alphabet="-!jgmpsd /\"'\\ QBITEL_0.1:x", max_size=60))
 def test_any_rule_is_read_without_an_error(rule: str) -> None:
     assert meaning(rule) == meaning(rule)
-    assert leads_to_ours(rule) in (True, False)
+    assert leads_to(rule) in (True, False)
 
 
 @pytest.mark.parametrize("line", ["-A ", "-A  -j RETURN"])
 def test_a_rule_without_a_chain_is_a_fault_of_whatever_printed_it(line: str) -> None:
     with pytest.raises(UserError, match="iptables-save"):
         parse_save(f"*nat\n{line}\nCOMMIT\n")
+
+
+def test_each_cut_and_each_flipped_bit_of_a_real_table_is_read_or_refused() -> None:
+    text = _saved(plan_text(PLAN))
+    for place in range(len(text)):
+        flipped = text[:place] + chr(ord(text[place]) ^ (1 << place % 7)) + text[place + 1 :]
+        for broken in (text[:place], flipped) if place % 5 == 0 else (flipped,):
+            try:
+                state = parse_save(broken)
+            except UserError as error:
+                assert "iptables-save" in str(error)
+            else:
+                assert isinstance(state.holds_ours, bool)
+                assert isinstance(state.own_jumps("nat"), tuple)

@@ -194,6 +194,14 @@ class TestPeakEwma:
         assert 0.85 < endpoint.expected_latency(11.0) < 0.95
         assert endpoint.expected_latency(21.0) < 0.4
 
+    def test_a_faster_answer_counts_by_how_long_ago_the_last_one_was(self) -> None:
+        (endpoint,) = endpoints(1)
+        endpoint.measured(1.0, 0.0)
+        endpoint.measured(0.25, 10.0)
+
+        kept = math.exp(-1)  # after ten seconds
+        assert endpoint.expected_latency(10.0) == pytest.approx(kept + 0.25 * (1 - kept))
+
     def test_many_fast_answers_in_one_moment_do_not_whitewash_a_slow_one(self) -> None:
         (endpoint,) = endpoints(1)
         endpoint.measured(1.0, 10.0)

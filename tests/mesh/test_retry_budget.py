@@ -55,6 +55,18 @@ class TestPolicy:
         with pytest.raises(ValueError, match=name):
             RetryPolicy(**fields)  # type: ignore[arg-type]
 
+    def test_each_bound_is_the_last_that_is_taken(self) -> None:
+        assert RetryPolicy(0, 0.001, frozenset({"100", "599"}), base_interval=0.25)
+        assert ConcurrencyBudget(0, 0)
+        assert ConcurrencyBudget(100)
+        assert BudgetConfig(0, 0, 1)
+        assert BudgetConfig(1000, 0, 60)
+
+    @pytest.mark.parametrize("word", ["099", "600", "99", "0503", "5 3", "\u0665\u0660\u0663", ""])
+    def test_what_is_no_status_is_no_condition(self, word: str) -> None:
+        with pytest.raises(ValueError, match="retry_on"):
+            RetryPolicy(retry_on=frozenset({word}))
+
 
 class TestConcurrency:
     @pytest.mark.parametrize(

@@ -121,7 +121,9 @@ def test_whom_a_rule_excludes_it_is_not_looked_at_for() -> None:
             looked += 1
             return super().header(name)
 
-    rule = Rule((Source(not_principals=("a/ns/b/*",)),), conditions=(Condition("request.headers[a]", ("b",)),))
+    # Were the rule looked at, the header would be asked for first.
+    conditions = (Condition("request.headers[a]", ("b",)), Condition("source.principal", (), ("a/ns/b/*",)))
+    rule = Rule(conditions=conditions)
     index = RuleIndex([ready(rule, number, http=True) for number in range(1000)])
     http = HttpFacts("GET", "/", headers={"a": "b"})
 
