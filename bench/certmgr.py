@@ -33,26 +33,28 @@ _WIDTH: Final = 44
 def main() -> None:
     """Print the table."""
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores; profile qbitel, provider cryptography")
-    with _server() as (pid, target):
-        asyncio.run(_Bench(pid, target).run())
+    print(f"load before: {os.getloadavg()[0]:.1f}")  # others' work: rates and times are worth what this allows
+    with _server() as (pid, target, folder):
+        asyncio.run(_Bench(pid, target, folder).run())
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[tuple[int, Target]]:
+def _server() -> Iterator[tuple[int, Target, Path]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [sys.executable, "-m", "bench.certmgr_server", name]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 port = int(process.stdout.readline()) if process.stdout else 0
-                yield process.pid, Target(port, (folder / names.ROOTS_FILE).read_bytes())
+                yield process.pid, Target(port, (folder / names.ROOTS_FILE).read_bytes()), folder
             finally:
                 process.send_signal(signal.SIGTERM)
 
 
 class _Bench:
-    def __init__(self, pid: int, target: Target) -> None:
+    def __init__(self, pid: int, target: Target, folder: Path) -> None:
         self._pid = pid
+        self._folder = folder
         self._port = target.port
         self._target = target
         self._nobody = target.config()
@@ -71,6 +73,11 @@ class _Bench:
         await self._row_kept("certificate, kept connections", shown=True)
         await self._row("certificate, a connection each", self._certificate_alone)
         await self._cold_start()
+        sizes = [path.stat().st_size for path in self._folder.glob("peers-*")]
+        print(
+            f"the list of peers: {len(sizes)} documents of at most {max(sizes) / 1024:.0f} KiB, "
+            f"{sum(sizes) / 1024:.0f} in all"
+        )
         print(f"\nmemory: {start / 2**20:.0f} MiB at the start, {resident(self._pid) / 2**20:.0f} MiB now")
 
     async def _token_alone(self, number: int) -> bytes:

@@ -113,11 +113,13 @@ class Ledger:
 
         Raises StoreUnavailable, UserError.
         """
-        found = self._book.find(identity, instance, serial)
-        if found is None:
+        await self.know(serial)
+        return self._book.find(identity, instance, serial)
+
+    async def know(self, serial: str) -> None:
+        """Read what others wrote, unless this certificate is known: also under another name than its holder says."""
+        if not self._book.knows(serial):
             await self.refresh()
-            found = self._book.find(identity, instance, serial)
-        return found
 
     async def everyone(self) -> PeerBook:
         """The peers of all replicas: none is missing that was written down before this was called.

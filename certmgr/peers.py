@@ -125,6 +125,7 @@ class PeerBook:
     def __init__(self, peers: Iterable[Peer] = ()) -> None:
         self._peers: dict[Key, Peer] = {}
         self._instances: dict[str, dict[str, list[Key]]] = {}
+        self._serials: set[str] = set()
         for peer in peers:
             self.add(peer)
 
@@ -147,6 +148,7 @@ class PeerBook:
             self._peers[peer.key] = known.merged(peer)
             return
         self._peers[peer.key] = peer
+        self._serials.add(peer.serial)
         keys = self._instances.setdefault(peer.identity, {}).setdefault(peer.instance, [])
         keys.append(peer.key)
         if peer.instance and len(keys) > MAX_CERTIFICATES:
@@ -156,6 +158,10 @@ class PeerBook:
     def get(self, key: Key) -> Peer | None:
         """This certificate, where it is known."""
         return self._peers.get(key)
+
+    def knows(self, serial: str) -> bool:
+        """Whether a certificate with this serial number is known, whosever it is."""
+        return serial in self._serials
 
     def find(self, identity: str, instance: str, serial: str = "") -> Peer | None:
         """The instance's certificate with `serial`, or the last one where that is empty; None if unknown."""
@@ -223,6 +229,7 @@ class PeerBook:
 
     def _remove(self, peer: Peer) -> None:
         del self._peers[peer.key]
+        self._serials.discard(peer.serial)
         instances = self._instances[peer.identity]
         instances[peer.instance].remove(peer.key)
         if not instances[peer.instance]:
@@ -254,9 +261,9 @@ def _bounded(peers: Sequence[Peer]) -> list[Key]:
 
 
 def _stands_for(later: Peer, earlier: Peer) -> bool:
+    """Of two of which `later` ends no sooner."""
     return (
         later.generation == earlier.generation
-        and later.not_after >= earlier.not_after
         and later.acknowledged <= earlier.acknowledged
         and later.origin == earlier.origin
         and later.follows(earlier)

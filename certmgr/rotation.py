@@ -66,7 +66,7 @@ def start(state: AuthorityState, new: Generation, now: datetime.datetime) -> Aut
         )
     if new.name == state.current.name:
         raise UserError("the new root is the present one; a rotation needs another")
-    return replace(_enter(state, Phase.PUBLISHING, (state.current, new), now), round=state.round + 1)
+    return replace(_enter(state, Phase.PUBLISHING, (state.current, new), now), round=_next_round(state, now))
 
 
 def advance(state: AuthorityState, peers: PeerBook, now: datetime.datetime) -> AuthorityState:
@@ -100,7 +100,7 @@ def abort(state: AuthorityState, now: datetime.datetime) -> AuthorityState:
             raise UserError("the rotation is being taken back already")
         case Phase.STABLE:
             raise UserError("no rotation is under way: there is nothing to take back")
-    return replace(back, round=state.round + 1)
+    return replace(back, round=_next_round(state, now))
 
 
 def plan(state: AuthorityState, peers: PeerBook, now: datetime.datetime) -> Plan:
@@ -124,6 +124,12 @@ def _enter(
 ) -> AuthorityState:
     kept = _of_those_kept(state, generations)
     return replace(kept, phase=phase, generations=generations, phase_since=whole_second(now))
+
+
+def _next_round(state: AuthorityState, now: datetime.datetime) -> int:
+    # Higher than any before, and than those of a state that was lost and restored from a backup: sidecars refuse what
+    # is of an earlier round than they have seen. What it is higher by means nothing, so no clock can do harm.
+    return max(state.round + 1, int(now.timestamp()))
 
 
 def _of_those_kept(state: AuthorityState, generations: tuple[Generation, ...]) -> AuthorityState:

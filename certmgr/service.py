@@ -204,7 +204,7 @@ class AuthorityService:
             # Known before the new one is written down, whichever replica issued it: so that the new one is later. Where
             # it cannot be found, which _follow_peers says, both count.
             with contextlib.suppress(UserError):
-                await self.ledger.find(str(proven.spiffe_id), instance, shown)
+                await self.ledger.know(shown)
         public_key = check_csr(csr, proven).public_key
         kem_key = None if kem_public_key is None else _read_kem_key(kem_public_key)
         request = self._request(proven)

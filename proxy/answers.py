@@ -15,6 +15,8 @@ from proxy.printable import printable
 
 # Characters of what the authority says about a refusal; ours are shorter.
 MAX_MESSAGE: Final = 400
+# RFC 8259 §6: what every reader of JSON takes for a whole number.
+MAX_ROUND: Final = (1 << 53) - 1
 
 
 class Failure(Enum):
@@ -45,13 +47,14 @@ class AuthorityFailed(Exception):
 class Published:
     """What the authority publishes for judging peers.
 
-    `anchors` is its name for these roots, `etag` for all of it; `generation` signs certificates now.
+    `etag` is its name for all of it; `generation` signs certificates now; `round` counts the rotations of its roots
+    that began or were taken back. Its name for these roots is not read: we acknowledge what we find in them.
     """
 
     trust: TrustPem
-    anchors: str
     etag: str
     generation: str
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,9 @@ def _published_of(document: Mapping[str, Any]) -> Published:
     )
     return Published(
         trust,
-        _text(document, "anchors"),
         _text(document, "etag"),
         _text(document, "generation"),
+        _round(document),
     )
 
 
@@ -140,6 +143,13 @@ def _text(document: Mapping[str, Any], key: str, *, optional: bool = False) -> s
     value = document.get(key, "" if optional else None)
     if not isinstance(value, str) or not (value or optional):
         raise Unusable(f"{key!r} is missing, or no text")
+    return value
+
+
+def _round(document: Mapping[str, Any]) -> int:
+    value = document.get("round")
+    if type(value) is not int or not 0 <= value <= MAX_ROUND:  # a bool is an int to Python
+        raise Unusable("'round' is missing, or no whole number")
     return value
 
 

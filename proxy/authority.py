@@ -62,8 +62,8 @@ class AuthorityClient:
     def __init__(self, endpoint: Endpoint, config_for: Callable[[Credential | None], ClientConfig]) -> None:
         self._endpoint = endpoint
         self._config_for = config_for
-        self._polling: aiohttp.ClientSession | None = None
-        self._polling_as: Credential | None = None
+        self._kept: aiohttp.ClientSession | None = None
+        self._kept_as: Credential | None = None
 
     async def request_certificate(
         self,
@@ -91,25 +91,22 @@ class AuthorityClient:
         return read_issued(content)
 
     async def acknowledge(self, anchors: str, *, instance: str, credential: Credential) -> None:
-        """Say that from now on our connections trust what the bundle with these `anchors` names."""
-        async with self._session(credential) as session:
-            await self._exchange(
-                session, "POST", "/v1/acknowledgements", expected=(204,), showed_certificate=True,
-                body={"anchors": anchors, "instance": instance},
-            )  # fmt: skip
+        """Say that from now on our connections trust the roots of this name, over the connection that is kept."""
+        session = await self._kept_for(credential)
+        await self._exchange(
+            session, "POST", "/v1/acknowledgements", expected=(204,), showed_certificate=True,
+            body={"anchors": anchors, "instance": instance},
+        )  # fmt: skip
 
     async def next_bundle(self, etag: str, credential: Credential | None) -> News:
         """What is published, as soon as it is another than `etag`'s, or after BUNDLE_WAIT.
 
         Nobody needs a `credential` for it, but an authority in need drops strangers first.
         """
-        self._polling_as = credential
-        if self._polling is None:
-            # Kept from poll to poll: a handshake each half a minute would be the authority's main work.
-            self._polling = self._new_session(lambda: self._polling_as)
+        session = await self._kept_for(credential)
         headers = {"If-None-Match": f'"{etag}"', "Prefer": f"wait={BUNDLE_WAIT}"}
         status, content, pause = await self._exchange(
-            self._polling,
+            session,
             "GET",
             "/v1/bundle",
             expected=(200, 304),
@@ -120,25 +117,35 @@ class AuthorityClient:
         return News(None if status == 304 else read_published(content), pause)
 
     async def close(self) -> None:
-        """Close what is kept open. May be called again."""
-        if self._polling is not None:
-            polling, self._polling = self._polling, None
-            await _close(polling)
+        """Close what is kept open: what comes next opens another, to another replica perhaps. May be called again."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            await _close(kept)
+
+    async def _kept_for(self, credential: Credential | None) -> aiohttp.ClientSession:
+        """The connection that is kept from poll to poll: a handshake each half a minute would be the authority's main
+        work. It is another for each credential, because what is acknowledged is so for the one that was shown.
+        """
+        if self._kept is not None and self._kept_as is not credential:
+            await self.close()
+        if self._kept is None:
+            self._kept, self._kept_as = self._new_session(credential), credential
+        return self._kept
 
     @contextlib.asynccontextmanager
     async def _session(self, credential: Credential | None) -> AsyncIterator[aiohttp.ClientSession]:
         """A connection for one request: they are rare, and each shows the certificate of its moment."""
-        session = self._new_session(lambda: credential)
+        session = self._new_session(credential)
         try:
             yield session
         finally:
             await _close(session)
 
-    def _new_session(self, credential: Callable[[], Credential | None]) -> aiohttp.ClientSession:
+    def _new_session(self, credential: Credential | None) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             # The scheme only keeps aiohttp from bringing its own TLS; ours is the connector's.
             f"http://{self._endpoint}",
-            connector=_MeshConnector(self._endpoint, lambda: self._config_for(credential())),
+            connector=_MeshConnector(self._endpoint, lambda: self._config_for(credential)),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a small answer must not become a large one behind the count of bytes
             headers={"Accept-Encoding": "identity", "Accept": "application/json"},

@@ -1,7 +1,7 @@
 """Keeps one worker enrolled: the first certificate, each next one, and what the authority publishes meanwhile.
 
-Three loops, which never end by what the authority does or does not do: one asks for certificates when they are due, one
-follows what is published, and one acknowledges it. What was good last stays in use until there is better.
+Two loops, which never end by what the authority does or does not do: one asks for certificates when they are due, and
+one follows what is published and acknowledges it. What was good last stays in use until there is better.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol
 
 from mesh.errors import UserError
 from pqtls import Credential
 from proxy.answers import AuthorityFailed, Failure, Issued, News
 from proxy.config import EnrolmentConfig
 from proxy.enrolled_credentials import EnrolledCredentials
-from proxy.enrolment import make_request
+from proxy.enrolment import KeyRequest, make_request
 from proxy.outage import Outage
 from proxy.renewal import Backoff, Schedule, schedule
 from proxy.token_file import read_authorization
@@ -44,7 +44,7 @@ class Client(Protocol):
 
     async def acknowledge(self, anchors: str, *, instance: str, credential: Credential) -> None: ...
 
-    async def next_bundle(self, etag: str, credential: Credential | None) -> News: ...
+    def next_bundle(self, etag: str, credential: Credential | None) -> Coroutine[Any, Any, News]: ...
 
     async def close(self) -> None: ...
 
@@ -87,8 +87,10 @@ class Enroller:
         self._sleep = sleep
         self._schedule: Schedule | None = None
         self._generation = ""
+        # Kept until it has a certificate: a one-time token may have been spent for it by a request without an answer.
+        self._key_request: KeyRequest | None = None
         self._acknowledged = ""
-        self._unacknowledged = asyncio.Event()
+        self._renewed = asyncio.Event()
         self._shunned = False  # the authority does not take the certificate that we have
         self._hurry = asyncio.Event()
         self.enrolled = asyncio.Event()
@@ -102,8 +104,7 @@ class Enroller:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_certificate())
-                tasks.create_task(self._again_and_again(self._take_news, self._news))
-                tasks.create_task(self._again_and_again(self._acknowledge, self._acknowledgements))
+                tasks.create_task(self._keep_in_touch())
         finally:
             await self._client.close()
 
@@ -152,9 +153,10 @@ class Enroller:
             await self._pause(self._schedule.pause(self._now()))
 
     async def _enrol(self) -> None:
-        request = make_request()
+        request = self._key_request = self._key_request or make_request()
         issued = await self._ask(request.csr)
         self._credentials.take_certificate(request, issued)
+        self._key_request = None
         now, bundle = self._now(), self._credentials.current
         end = bundle.credential.not_valid_after
         self._schedule = schedule(now, end, self._instance, self._random())
@@ -166,6 +168,7 @@ class Enroller:
         level = logging.DEBUG if self.enrolled.is_set() else logging.INFO  # twice a day is no news, the first is
         _log.log(level, "enrolled with %s as %s until %s", self._config.authority, bundle.identity, end.isoformat())
         self._trust_changed()
+        self._renewed.set()
         self.enrolled.set()
 
     async def _ask(self, csr: bytes) -> Issued:
@@ -189,7 +192,7 @@ class Enroller:
         return await self._client.request_certificate(
             csr,
             instance=self._instance,
-            anchors=self._anchors,
+            anchors=self._credentials.anchors,
             now=self._now(),
             credential=credential,
             authorization=authorization,
@@ -197,53 +200,75 @@ class Enroller:
 
     # -- what is published --------------------------------------------------------------------------------------
 
-    async def _take_news(self) -> float:
-        """Wait for what is published next; return how many seconds to leave the authority alone."""
-        published = self._credentials.published
-        credential = self._credentials.credential if self.is_usable and not self._shunned else None
+    async def _keep_in_touch(self) -> None:
+        """Acknowledge what is in use, and wait for what is published next, over one connection and for ever."""
+        await self.enrolled.wait()
+        backoff = Backoff()
+        while True:
+            self._renewed.clear()
+            await self._acknowledge()
+            try:
+                pause = await self._take_news()
+            except AuthorityFailed as error:
+                self._reached(error)
+                self._news.begins(error.failure.value, str(error))
+                pause = backoff.after_failure(self._random(), error.retry_after)
+                await self._client.close()
+            else:
+                self._reached(None)
+                self._news.ends()
+                backoff.after_success()
+            await self._sleep(max(pause, _BETWEEN_POLLS))
+
+    async def _acknowledge(self) -> None:
+        """Say what every connection is made with that begins from now on, unless that was heard already.
+
+        A failure keeps no news from us. It is said again behind the next of them, within half a minute.
+        """
+        anchors, bundle = self._credentials.anchors, self._credentials.current
+        if anchors == self._acknowledged or self._shunned or not self.is_usable:
+            return
         try:
-            news = await self._client.next_bundle("" if published is None else published.etag, credential)
+            await self._client.acknowledge(anchors, instance=self._instance, credential=bundle.credential)
         except AuthorityFailed as error:
             self._shunned = self._shunned or error.of_certificate
-            raise
+            self._acknowledgements.begins(error.failure.value, str(error))
+            return
+        self._acknowledgements.ends()
+        if bundle.credential is self._credentials.credential:
+            self._acknowledged = anchors
+
+    async def _take_news(self) -> float:
+        """Wait for what is published next, or for a certificate of ours; return the seconds to leave it alone."""
+        published = self._credentials.published
+        credential = self._credentials.credential if self.is_usable and not self._shunned else None
+        etag = "" if published is None else published.etag
+        news = await self._unless_renewed(self._client.next_bundle(etag, credential))
+        if news is None:
+            return 0.0
         if news.published is not None and news.published != self._credentials.published:
             self._credentials.take_published(news.published)
             self._trust_changed()
         return news.pause
 
-    async def _acknowledge(self) -> float:
-        """Only what every connection that begins from now on is made with: that is what its reader relies on."""
-        await self._unacknowledged.wait()
-        credential, anchors = self._credentials.current.credential, self._anchors
-        await self._client.acknowledge(anchors, instance=self._instance, credential=credential)
-        self._acknowledged = anchors
-        if anchors == self._anchors:
-            self._unacknowledged.clear()
-        return 0.0
-
-    async def _again_and_again(self, attempt: Callable[[], Awaitable[float]], outage: Outage) -> None:
-        """`attempt` for ever, which returns the seconds to wait after a success; after failures it is longer."""
-        await self.enrolled.wait()
-        backoff = Backoff()
-        while True:
-            try:
-                pause = await attempt()
-            except AuthorityFailed as error:
-                self._reached(error)
-                outage.begins(error.failure.value, str(error))
-                pause = backoff.after_failure(self._random(), error.retry_after)
-            else:
-                self._reached(None)
-                outage.ends()
-                backoff.after_success()
-            await self._sleep(max(pause, _BETWEEN_POLLS))
+    async def _unless_renewed(self, asking: Coroutine[Any, Any, News]) -> News | None:
+        """What is answered; None where we got a certificate first, with which to ask again."""
+        poll, renewed = asyncio.ensure_future(asking), asyncio.ensure_future(self._renewed.wait())
+        try:
+            await asyncio.wait((poll, renewed), return_when=asyncio.FIRST_COMPLETED)
+            return await poll if poll.done() else None
+        except AuthorityFailed as error:
+            self._shunned = self._shunned or error.of_certificate
+            raise
+        finally:
+            poll.cancel()
+            renewed.cancel()
+            await asyncio.gather(poll, renewed, return_exceptions=True)
 
     def _trust_changed(self) -> None:
         published = self._credentials.published
         if published is None or self._schedule is None:
             return
-        if published.anchors != self._acknowledged:
-            self._unacknowledged.set()
         if published.generation != self._generation:
             # Once for each: every later bundle would draw the lot again.
             self._generation = published.generation
@@ -252,11 +277,6 @@ class Enroller:
         if self._credentials.is_revoked():
             _log.warning("our own certificate was revoked: a new one is asked for")
             self.renew_now()
-
-    @property
-    def _anchors(self) -> str:
-        published = self._credentials.published
-        return "" if published is None else published.anchors
 
     # -- both ---------------------------------------------------------------------------------------------------
 

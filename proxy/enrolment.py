@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from mesh.anchors import anchors_of
 from pqtls import CertificateRefused, ConfigurationError, Credential, IdentityRefused, TrustAnchors
 from pqtls.certificates import Purpose, ValidatedChain, validate_chain
 from proxy.answers import AuthorityFailed, Failure
@@ -56,6 +57,11 @@ def read_trust(published: Published, *, revoking_before: bool) -> TrustAnchors:
         return published.trust.anchors()
     except ConfigurationError as error:
         raise _invalid(f"what it publishes cannot be used: {error}") from None
+
+
+def name_of_roots(trust: TrustAnchors, round_number: int) -> str:
+    """What is acknowledged of this trust: 64 hexadecimal digits, of the roots themselves and the round."""
+    return anchors_of(round_number, (one.public_bytes(Encoding.DER) for one in trust.roots))
 
 
 def accept(

@@ -54,7 +54,7 @@ def test_the_authority_knows_the_holder_and_that_it_has_the_roots(tmp_path: Path
         (peer,) = await service.ledger.everyone()
         assert (peer.identity, peer.instance) == (str(_WEB.spiffe_id), "a-host")
         assert written.bundle == service.bundle()
-        assert peer.acknowledged == service.state.round == 1
+        assert peer.acknowledged == service.state.round > 0
         assert peer.shown
         workload = read_workload(tmp_path / "web")
         assert workload.credential == written.workload

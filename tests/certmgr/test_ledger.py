@@ -42,6 +42,7 @@ class Watched:
         self._store = FolderStore(folder)
         self.saved: list[tuple[str, int]] = []
         self.loaded: list[str] = []
+        self.asked = 0
         self.failing: Callable[[str], bool] = lambda _name: False
         self.before_save: Callable[[str], Awaitable[None]] | None = None
 
@@ -64,6 +65,7 @@ class Watched:
         return await self._store.names()
 
     async def versions(self) -> Mapping[str, str]:
+        self.asked += 1
         return await self._store.versions()
 
     async def changed(self, name: str, version: str | None) -> None:
@@ -316,9 +318,13 @@ def test_only_what_has_changed_is_read_again(tmp_path: Path) -> None:
         await record(one, [peer(clock, "more")])
         assert "more" in instances(await two.everyone())
         assert store.loaded == ["peers-one"]
-        store.loaded.clear()
-        assert (await two.find(WEB, "more", "")) is not None
-        assert store.loaded == []
+        more = await two.find(WEB, "more", "")
+        assert more is not None
+        asked = store.asked
+        assert await two.find(WEB, "more", more.serial) == more
+        # Whoever calls itself by another name each time must not make us read each time.
+        assert await two.find(WEB, "other", more.serial) is None
+        assert store.asked == asked
 
     run(main())
 

@@ -215,6 +215,25 @@ def test_what_is_forgotten_beyond_the_bound_was_out_of_use_or_another_stands_for
     assert in_use(book) == {lost[-1].serial, "291"}
 
 
+@pytest.mark.parametrize(
+    ("kept", "others"),
+    [
+        ({"generation": NEW}, {}),
+        ({"not_after": NOON + 99 * HOUR}, {}),
+        ({}, {"acknowledged": 1}),
+        ({"origin": THERE}, {"saw": ((THERE, 1),)}),
+        ({"number": 99}, {}),
+    ],
+    ids=["another root", "a later end", "nothing acknowledged", "another process", "asked for later"],
+)
+def test_nobody_stands_for_a_certificate_that_is_in_the_way_for_a_reason_of_its_own(kept, others):
+    one = replace(peer(1), **kept)
+    book = PeerBook([one, *(replace(peer(n, hours=n), **others) for n in range(2, 40))])
+
+    assert one.key in {each.key for each in book}
+    assert len(book) == MAX_CERTIFICATES
+
+
 def test_certificates_of_other_processes_stand_for_nobody():
     """Which of them is the later one is not known: they may take their places, or not, at different times."""
     here = [peer(n, hours=n) for n in range(1, MAX_CERTIFICATES + 1)]

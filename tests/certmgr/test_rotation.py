@@ -89,13 +89,18 @@ def test_steps_that_do_not_fit_the_phase_are_refused() -> None:
 
 def test_each_beginning_and_each_taking_back_is_a_round_of_its_own() -> None:
     old, new = generations()[:2]
-    rounds = [first(), publishing(), signing(), advance(signing(), PeerBook(), NOON)]
-    assert [state.round for state in rounds] == [0, 1, 1, 1]
+    begun, ended = publishing(), advance(signing(), PeerBook(), NOON)
+    assert first().round < begun.round == signing().round == ended.round
     aborting = abort(signing(), NOON)
-    assert [aborting.round, advance(aborting, PeerBook(), NOON).round] == [2, 2]
-    back = abort(publishing(), NOON)
-    assert [back.round, start(back, new, NOON).round] == [2, 3]
+    assert begun.round < aborting.round == advance(aborting, PeerBook(), NOON).round
+    back = abort(begun, NOON)
+    assert begun.round < back.round < start(back, new, NOON - LIFE).round  # whatever a clock says
     assert back.generations == (old,)
+
+
+def test_a_round_is_higher_than_those_of_a_state_that_was_lost() -> None:
+    lost = start(abort(publishing(), NOON + LIFE), generations()[2], NOON + LIFE)
+    assert start(first(), generations()[1], NOON + LIFE + 5 * SECOND).round > lost.round
 
 
 def test_a_peer_that_has_not_acknowledged_is_in_the_way_until_it_does_or_ends() -> None:

@@ -141,6 +141,7 @@ def test_a_step_is_not_taken_in_another_round_than_the_peers_were_read_in(tmp_pa
         await found(tmp_path, clock)
         service = await open_service(tmp_path, clock)
         await start_rotation(service, clock)
+        began = service.state.round
         everyone = service.ledger.everyone
 
         async def meanwhile() -> PeerBook:
@@ -151,7 +152,29 @@ def test_a_step_is_not_taken_in_another_round_than_the_peers_were_read_in(tmp_pa
 
         service.ledger.everyone = meanwhile  # type: ignore[method-assign]
         await upkeep_of(service).round()
-        assert (service.state.phase, service.state.round) == (Phase.PUBLISHING, 3)
+        assert service.state.phase is Phase.PUBLISHING
+        assert service.state.round > began
+
+    run(main())
+
+
+def test_a_step_that_another_leader_has_taken_meanwhile_is_not_followed_by_the_next_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def main() -> None:
+        await found(tmp_path, clock)
+        service = await open_service(tmp_path, clock)
+        await start_rotation(service, clock)
+        everyone = service.ledger.everyone
+
+        async def meanwhile() -> PeerBook:
+            peers = await everyone()
+            await service.change(lambda state: rotation.advance(state, peers, clock()))
+            return peers
+
+        service.ledger.everyone = meanwhile  # type: ignore[method-assign]
+        await upkeep_of(service).round()
+        assert service.state.phase is Phase.SIGNING
 
     run(main())
 

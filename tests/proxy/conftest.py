@@ -135,13 +135,13 @@ def tcp_pair():
 
 
 class Running:
-    """A `qbitel` process that listens; its access log and its messages so far."""
+    """A `qbitel` process that listens; its access log and its messages so far. `first` is Python that runs before."""
 
-    def __init__(self, folder: Path, words: tuple[str, ...], preexec=None) -> None:
+    def __init__(self, folder: Path, words: tuple[str, ...], preexec=None, first: str = "") -> None:
         self.out, self.err = folder / "out", folder / "err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())", *words],
+                [sys.executable, "-c", f"{first}\nimport sys; from cli.main import main; sys.exit(main())", *words],
                 stdout=out,
                 stderr=err,
                 preexec_fn=preexec,  # noqa: PLW1509  # only resource limits are set there
@@ -213,10 +213,12 @@ def processes(base: Path):
     """A factory that starts `qbitel WORDS …` with its output below `base`; every process is ended afterwards."""
     started = []
 
-    def start(*words: object, ready: bool = True, preexec=None) -> Running:
+    def start(*words: object, ready: bool = True, preexec=None, first: str = "") -> Running:
         folder = base / f"process-{len(started)}"
         folder.mkdir()
-        running = Running(folder, tuple(map(str, words)), preexec)
+        if words[0] == "proxy" and "--drain-quiet" not in words:
+            words = (*words, "--drain-quiet", "0")  # nobody but the test dials it
+        running = Running(folder, tuple(map(str, words)), preexec, first)
         started.append(running)
         return running.wait_ready() if ready else running
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 
 from proxy.answers import AuthorityFailed, Failure, read_issued, read_published, read_refusal
 
-BUNDLE = {"files": {"ca.crt": "roots"}, "anchors": "a", "etag": "e", "generation": "g", "unknown": [1]}
+BUNDLE = {"files": {"ca.crt": "roots"}, "etag": "e", "generation": "g", "round": 7, "unknown": [1]}
 ISSUED = {"certificate": "pem", "generation": "g", "bundle": BUNDLE, "identity": "ignored"}
 
 
@@ -19,13 +20,18 @@ def encoded(document, **changes) -> bytes:
 def test_what_is_not_known_is_passed_over():
     published = read_published(encoded(BUNDLE))
     assert (published.trust.roots, published.trust.intermediates, published.trust.crls) == (b"roots", b"", b"")
-    assert (published.anchors, published.etag, published.generation) == ("a", "e", "g")
+    assert (published.etag, published.generation, published.round) == ("e", "g", 7)
     issued = read_issued(encoded(ISSUED))
     assert (issued.chain, issued.generation, issued.published) == (b"pem", "g", published)
 
 
-@pytest.mark.parametrize("value", [..., None, 7, "", []])
-@pytest.mark.parametrize("member", ["anchors", "etag", "generation", "files"])
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        *itertools.product(["etag", "generation", "files"], [..., None, 7, "", []]),
+        *itertools.product(["round"], [..., None, True, -1, 1.0, 1 << 53, "1"]),
+    ],
+)
 def test_a_bundle_without_a_member_of_its_type_is_of_no_use(member, value):
     with pytest.raises(AuthorityFailed, match=member) as failed:
         read_published(encoded(BUNDLE, **{member: value}))

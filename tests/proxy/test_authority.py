@@ -67,6 +67,7 @@ def test_a_token_and_then_the_certificate_that_came_prove_who_we_are(run, author
         credential = Credential.from_pem(issued.chain, request.private_key)
         again = await ask(client, credential=credential, authorization="", anchors="roots")
         await client.acknowledge("roots", instance="pod/0", credential=credential)
+        await client.close()
         return issued, again
 
     issued, again = run(main())
@@ -107,6 +108,30 @@ def test_news_comes_when_there_is_some_over_one_connection(run, authority):
     published, connections = run(main())
     assert connections == 0, "each question was a handshake"
     assert published.trust.anchors().intermediates == (authority.generations[0].intermediate.certificate,)
+
+
+def test_news_and_acknowledgements_share_a_connection_that_shows_the_present_certificate(run, authority):
+    """What is acknowledged is acknowledged for the certificate that was shown."""
+    client = client_of(authority)
+
+    async def main():
+        credentials = []
+        for _ in range(2):
+            request = make_request()
+            credentials.append(Credential.from_pem((await ask(client, request)).chain, request.private_key))
+        before, connections = authority.connections, []
+        for credential in (*credentials, None):
+            for _ in range(2):
+                await client.next_bundle("", credential)
+                if credential is not None:
+                    await client.acknowledge("roots", instance="pod/0", credential=credential)
+            connections.append(authority.connections - before)
+        await client.close()
+        return connections, [credential.chain[0] for credential in credentials]
+
+    connections, leaves = run(main())
+    assert connections == [1, 2, 3]
+    assert authority.polled_with == [leaf for leaf in (*leaves, b"") for _ in range(2)]
 
 
 def test_no_news_is_an_answer_and_may_ask_for_a_pause(run, authority):
