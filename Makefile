@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 
-.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr bench-policy bench-limits measure-init system-packages clean test-cluster \
+.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr bench-policy bench-limits measure-init system-packages clean images test-cluster \
         evidence vectors interop fuzz coverage mutants
 
 run: setup system-packages
@@ -51,8 +51,14 @@ test-cluster: setup
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster"; exit 2; }
 	@$(BIN)/python -m pytest tests/certmgr/kubernetes tests/cli/ca/test_in_cluster.py $(TESTS)
 
-bench: setup
-	@$(BIN)/python -m bench $(ARGS)
+# The data path beside Envoy, and HAProxy and nginx where QBITEL_HAPROXY and QBITEL_NGINX name them or they are on PATH with
+# OpenSSL 3.5 or newer: 20 minutes, writes docs/benchmarks/. make bench ARGS=--quick: two minutes.
+bench: $(VENV)/.bench
+	@$(BIN)/python -m bench mesh $(ARGS)
+
+$(VENV)/.bench: $(STAMP) requirements-bench.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
 
 bench-tls: setup
 	@$(BIN)/python -m bench tls
@@ -98,6 +104,10 @@ mutants: evidence
 	@$(BIN)/mutmut run $(ARGS) >/dev/null
 	@$(BIN)/mutmut results
 
+# The container images, with docker, podman or buildah, whichever is there (docs/images.md).
+images:
+	@sh images/build
+
 # Maintainers: resolves the newest versions again and pins them with their hashes.
 lock: setup
 	@$(BIN)/python -m pip install --quiet pip-tools
@@ -105,6 +115,8 @@ lock: setup
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml tools/build-requirements.in
 	@$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --extra evidence --strip-extras --constraint requirements.lock \
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements-evidence.lock pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --extra bench --strip-extras --constraint requirements.lock \
+	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements-bench.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
