@@ -2,8 +2,8 @@
 
 An index is only as good as what it is given, hence several kinds of policies: each names its principal; each names one
 with a wildcard; each names a block of addresses; each excludes somebody (notPrincipals alone); each names a namespace
-with a wildcard in the middle, which no index narrows down. "First time" is a peer that was not seen before, "again" one
-that is remembered.
+with a wildcard in the middle; each names paths of requests, or templates of them. "First time" is a peer that was not
+seen before, "again" one that is remembered; of requests, nothing is remembered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.rounds import ROUNDS
 from mesh.authorization import Action, AuthorizationPolicy, Operation, Rule, Source
 from mesh.conditions import Mesh
 from mesh.decision import Facts, compile_policies
-from mesh.facts import View
+from mesh.facts import HttpFacts, View
 from mesh.metadata import Metadata
 from mesh.rule_index import make_ready
 from mesh.selectors import Selector, Workload
@@ -52,13 +52,24 @@ def _middle(number: int) -> Rule:
     return Rule((Source(namespaces=(f"team*{number}",)),))
 
 
+def _path(number: int) -> Rule:
+    return Rule((), (Operation(methods=("GET", "POST"), paths=(f"/orders/{number}", f"/orders/{number}/*")),))
+
+
+def _template(number: int) -> Rule:
+    return Rule((), (Operation(paths=(f"/team-{number}/{{*}}/orders/{{**}}",)),))
+
+
 _KINDS: dict[str, tuple[Action, Callable[[int], Rule]]] = {
     "named principals": (Action.ALLOW, _exact),
     "wildcards": (Action.ALLOW, _wildcard),
     "blocks, with exclusions": (Action.ALLOW, _excluding),
     "exclusions alone": (Action.DENY, _everybody_but),
     "wildcards in the middle": (Action.ALLOW, _middle),
+    "requests: paths": (Action.DENY, _path),
+    "requests: templates": (Action.ALLOW, _template),
 }
+_OF_REQUESTS = frozenset(name for name in _KINDS if name.startswith("requests"))
 
 
 def _policies(count: int, action: Action, rule: Callable[[int], Rule]) -> list[AuthorizationPolicy]:
@@ -72,6 +83,18 @@ def _policies(count: int, action: Action, rule: Callable[[int], Rule]) -> list[A
 
 # More than what Compiled remembers, each another: nothing is answered from memory.
 _DIFFERENT = 1500
+
+
+def _requests(count: int) -> dict[str, list[Facts]]:
+    """By kind of request: of a path that one policy names, of one whose template it fits, of another."""
+
+    def asked(path: str) -> list[Facts]:
+        return [
+            Facts(8080, _principal(1), http=HttpFacts("GET", path.format(number % count), "web.shop"))
+            for number in range(_DIFFERENT)
+        ]
+
+    return {"named": asked("/orders/{0}"), "fitting": asked("/team-{0}/a/orders/b"), "stranger": asked("/else/{0}")}
 
 
 def _questions(count: int) -> dict[str, list[Facts]]:
@@ -102,11 +125,11 @@ def _microseconds(ask: Callable[[Facts], object], questions: Sequence[Facts]) ->
     return statistics.median(rounds)
 
 
-def _one_by_one(policies: Sequence[AuthorizationPolicy]) -> Callable[[Facts], object]:
+def _one_by_one(policies: Sequence[AuthorizationPolicy], *, http: bool) -> Callable[[Facts], object]:
     """Each rule looked at in turn, ready as the compiled form's are, but without an index."""
     mesh = Mesh("shop", "cluster.local", ())
     rules = [
-        make_ready(rule, policy.action, mesh, http=False, meaning=None) for policy in policies for rule in policy.rules
+        make_ready(rule, policy.action, mesh, http=http, meaning=None) for policy in policies for rule in policy.rules
     ]
 
     def ask(facts: Facts) -> bool:
@@ -129,18 +152,21 @@ def main() -> None:
 
 
 def _row(name: str, count: int, policies: Sequence[AuthorizationPolicy]) -> None:
+    http = name in _OF_REQUESTS
+    questions = _requests(count) if http else _questions(count)
+    one = next(iter(questions.values()))[0]
     start = time.process_time()
-    compile_policies(policies, _WORKLOAD)
+    compile_policies(policies, _WORKLOAD).decide(one)  # what is for requests is compiled for the first of them
     compiling = (time.process_time() - start) * 1e3
     tracemalloc.start()
     compiled = compile_policies(policies, _WORKLOAD)
+    compiled.decide(one)
     size = tracemalloc.get_traced_memory()[0] / 1024
     tracemalloc.stop()
-    each = statistics.median(
-        _microseconds(_one_by_one(policies), asked[: max(2, 1000 // count)]) for asked in _questions(count).values()
-    )
-    first = {who: _microseconds(compiled.decide, asked) for who, asked in _questions(count).items()}
-    again = statistics.median(_microseconds(compiled.decide, asked[:500]) for asked in _questions(count).values())
+    one_by_one = _one_by_one(policies, http=http)
+    each = statistics.median(_microseconds(one_by_one, asked[: max(2, 1000 // count)]) for asked in questions.values())
+    first = {who: _microseconds(compiled.decide, asked) for who, asked in questions.items()}
+    again = statistics.median(_microseconds(compiled.decide, asked[:500]) for asked in questions.values())
     slowest = max(first, key=lambda who: first[who])
     print(
         f"{name:<24} {count:>8} {each:>11.1f} {statistics.median(first.values()):>11.2f}"

@@ -12,10 +12,11 @@ from control.mtls_verification import MTLSVerification
 from control.sources import principals
 from mesh.building import checks
 from mesh.building.authorization_policy import authorization_policy
+from mesh.building.client_tls import ClientTls
 from mesh.building.destination_rule import destination_rule
 from mesh.building.metadata import PROFILES
 from mesh.building.peer_authentication import mode_name, peer_authentication
-from mesh.building.traffic_policy import ConnectionPool, LoadBalancer, OutlierDetection
+from mesh.building.traffic_policy import ConnectionPool, LoadBalancer, OutlierDetection, TrafficPolicy
 from mesh.modes import MTLSMode
 from mesh.names import DEFAULT_TRUST_DOMAIN
 from mesh.selectors import ROOT_NAMESPACE
@@ -100,11 +101,14 @@ class MutualTLSConfigurator:
         enable_quantum_tls: bool = True,
         *,
         tls_mode: str | None = None,
+        tls: ClientTls | None = None,
         profile: str | None = None,
         connection_pool: ConnectionPool | None = None,
         outlier_detection: OutlierDetection | None = None,
         load_balancer: LoadBalancer | None = None,
+        ports: Mapping[int, TrafficPolicy] | None = None,
         subsets: Mapping[str, Mapping[str, str]] | None = None,
+        subset_policies: Mapping[str, TrafficPolicy] | None = None,
         export_to: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Return how sidecars dial `host`.
@@ -115,9 +119,13 @@ class MutualTLSConfigurator:
         sidecars speak mutual TLS to the host by what this says, but not post-quantum identities.
 
         With False nothing is said about TLS, and the mesh decides by what the server accepts, unless `tls_mode` is
-        "DISABLE" (plaintext) or "ISTIO_MUTUAL". The other arguments are Istio's; one host should have one rule.
+        "DISABLE" (plaintext) or "ISTIO_MUTUAL", or `tls` is a ClientTls for a server outside of the mesh. `ports` and
+        `subset_policies` map ports of the Service, and names of `subsets`, to a TrafficPolicy of their own. The other
+        arguments are Istio's; one host should have one rule.
         """
         if checks.flag("enable_quantum_tls", enable_quantum_tls):
+            if tls is not None:
+                raise ValueError("tls: it is for a server outside of the mesh; give it with enable_quantum_tls=False")
             if tls_mode not in (None, "ISTIO_MUTUAL"):  # a tuple: what is given need not be hashable
                 raise checks.refused("tls_mode", tls_mode, "ISTIO_MUTUAL, or enable_quantum_tls=False with another one")
             tls_mode, profile = "ISTIO_MUTUAL", self.profile if profile is None else profile
@@ -129,11 +137,14 @@ class MutualTLSConfigurator:
                 namespace,
                 host,
                 tls_mode=tls_mode,
+                tls=tls,
                 profile=profile,
                 connection_pool=connection_pool,
                 outlier_detection=outlier_detection,
                 load_balancer=load_balancer,
+                ports=ports,
                 subsets=subsets,
+                subset_policies=subset_policies,
                 export_to=export_to,
             )
         )

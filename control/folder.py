@@ -18,6 +18,7 @@ SUFFIXES: Final = (".yaml", ".yml", ".json")
 # A cluster of thousands of namespaces keeps a file for each. Beyond that somebody has named the wrong folder.
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 64 << 20
+_MAX_FOLDERS: Final = 10_000  # as many as files: who keeps one in each has named the right folder still
 # What one file may have; read_documents refuses more than that by itself, this keeps it out of memory.
 _MAX_FILE_BYTES: Final = 16 << 20
 # The link by which the kubelet swaps all files of a ConfigMap at once.
@@ -76,19 +77,24 @@ def _config_map_version(folder: Path) -> str:
 
 def _files(folder: Path, recursive: bool) -> Iterator[Path]:
     """The files of policies in `folder`, by name; a folder's own come before those of the folders within it."""
-    folders = []
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            folders.append(folder / entry.name)
-        elif entry.name.endswith(SUFFIXES) and not entry.is_dir():
-            yield folder / entry.name
-    if recursive:
-        for one in folders:
-            yield from _files(one, recursive)
+    left, seen = [folder], 0
+    while left:
+        here = left.pop()
+        seen += 1
+        if seen > _MAX_FOLDERS:
+            raise UserError(f"{_shown(folder)} has more than {_MAX_FOLDERS} folders in it; give a smaller one")
+        with os.scandir(here) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        folders = []
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(here / entry.name)
+            elif entry.name.endswith(SUFFIXES) and not entry.is_dir():
+                yield here / entry.name
+        if recursive:
+            left += reversed(folders)
 
 
 def _read_files(files: list[Path], *, must_be_there: bool) -> Reading:

@@ -16,8 +16,9 @@ from mesh.building.local_rate_limit import local_rate_limit
 from mesh.building.metadata import PROFILES
 from mesh.building.peer_authentication import peer_authentication
 from mesh.building.request_authentication import JwtRule, request_authentication
+from mesh.building.route_destination import Destination
 from mesh.building.traffic_policy import ALGORITHMS, ConnectionPool, LoadBalancer, OutlierDetection
-from mesh.building.virtual_service import Destination, HttpRoute, Retries, virtual_service
+from mesh.building.virtual_service import HttpRoute, Retries, virtual_service
 from mesh.modes import MTLSMode
 from mesh.names import DEFAULT_TRUST_DOMAIN
 

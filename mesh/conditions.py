@@ -12,12 +12,16 @@ from mesh.facts import View
 from mesh.matching import (
     Address,
     Blocks,
+    Ends,
+    Namespaces,
     Paths,
     RequestPrincipals,
     Texts,
     account_of,
     claim_texts,
-    namespace_pattern,
+    is_account_within,
+    is_template,
+    template_ends,
     with_aliases,
 )
 
@@ -36,18 +40,18 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Values of which one matches exactly when the attribute's predicate does."""
+    """Values of which one matches exactly when the attribute's predicate does; with Ends, whenever that does."""
 
     dimension: str  # one of DIMENSIONS
-    values: Texts | Blocks
+    values: Texts | Blocks | Ends
 
 
 # What an index asks a view for; None: not known. Of the source and of the operation the narrower first: blocks of
 # addresses are often wide.
 DIMENSIONS: Final[Mapping[str, Callable[[View], str | Address | None]]] = {
     "principal": lambda view: view.principal,
-    "account": lambda view: view.identity.account,
-    "namespace": lambda view: view.identity.namespace,
+    "account": lambda view: view.identity.account if view.identity.whole else None,
+    "namespace": lambda view: view.identity.namespace if view.identity.whole else None,
     "address": lambda view: view.source_ip,
     "client address": lambda view: view.remote_ip,
     "trust domain": lambda view: view.identity.trust_domain,
@@ -86,19 +90,28 @@ def _of_principal(values: Sequence[str], mesh: Mesh) -> Predicate:
 
 
 def _of_namespace(values: Sequence[str], _mesh: Mesh) -> Predicate:
-    exact = frozenset(value for value in values if "*" not in value)
-    patterns = [namespace_pattern(value) for value in values if "*" in value]
+    names = Namespaces.of(values)
 
-    def match(view: View) -> bool:
-        namespace = view.identity.namespace
-        return namespace != "" and (namespace in exact or any(each.fullmatch(namespace) for each in patterns))
+    def predicate(view: View) -> bool | None:
+        if names.match(view.identity.namespace):
+            return True
+        # Where Istio finds the namespace in an unusual path, nobody is let in for it here, and nobody let off.
+        return None if not view.identity.whole and names.within(view.principal) else False
 
-    return match
+    return predicate
 
 
 def _of_account(values: Sequence[str], mesh: Mesh) -> Predicate:
     accounts = frozenset(account_of(value, mesh.namespace) for value in values)
-    return lambda view: view.identity.account in accounts
+
+    def predicate(view: View) -> bool | None:
+        if view.identity.account in accounts:
+            return True
+        if view.identity.whole:
+            return False
+        return None if any(is_account_within(account, view.principal) for account in accounts) else False
+
+    return predicate
 
 
 def _trust_domains(values: Sequence[str], mesh: Mesh) -> Texts:
@@ -144,7 +157,7 @@ def _of_sni(values: Sequence[str], _mesh: Mesh) -> Predicate:
 
 def _hosts(values: Iterable[str]) -> Texts:
     """Neither have those of requests (RFC 9110 §4.2.3)."""
-    return Texts.of((value.lower() for value in values), empty=True)
+    return Texts.of(value.lower() for value in values)
 
 
 def _of_host(values: Sequence[str], _mesh: Mesh) -> Predicate:
@@ -203,16 +216,29 @@ def _key_of_texts(dimension: str, texts: Texts) -> Key | None:
     return None if texts.present or "" in texts.exact else Key(dimension, texts)
 
 
-def _key_of_names(dimension: str) -> Callable[[Sequence[str], Mesh], Key | None]:
-    def make(values: Sequence[str], mesh: Mesh) -> Key | None:
-        if dimension == "account":
-            values = [account_of(value, mesh.namespace) for value in values]
-        # A star in the middle of a namespace's name, or a second one, means something that Texts do not know.
-        if any("*" in value[1:-1] or value.count("*") > 1 for value in values):
-            return None
-        return _key_of_texts(dimension, Texts.of(values))
+def _key_of_accounts(values: Sequence[str], mesh: Mesh) -> Key | None:
+    return _key_of_texts("account", Texts.of(account_of(value, mesh.namespace) for value in values))
 
-    return make
+
+def _key_of_namespaces(values: Sequence[str], _mesh: Mesh) -> Key | None:
+    # A star in the middle of a name, or a second one, means something that Texts do not know.
+    if any("*" in value[1:-1] or value.count("*") > 1 for value in values):
+        return _key_of_ends("namespace", Namespaces.of(values).ends)
+    return _key_of_texts("namespace", Texts.of(values))
+
+
+def _key_of_paths(values: Sequence[str], _mesh: Mesh) -> Key | None:
+    paths = Paths.of(values)
+    if not paths.templates or paths.texts.present:
+        return _key_of_texts("path", paths.texts)
+    ends = {template_ends(value) for value in values if is_template(value)}
+    ends.update((prefix, "") for prefix in paths.texts.prefixes)
+    ends.update(("", suffix) for suffix in paths.texts.suffixes)
+    return _key_of_ends("path", Ends(paths.texts.exact, frozenset(ends)))
+
+
+def _key_of_ends(dimension: str, ends: Ends) -> Key | None:
+    return None if ("", "") in ends.ends else Key(dimension, ends)
 
 
 def _key_of_blocks(dimension: str) -> Callable[[Sequence[str], Mesh], Key | None]:
@@ -223,8 +249,8 @@ _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     "source.principal": Attribute(
         True, False, _of_principal, lambda values, mesh: _key_of_texts("principal", _principals(values, mesh))
     ),
-    "source.serviceAccount": Attribute(True, False, _of_account, _key_of_names("account")),
-    "source.namespace": Attribute(True, False, _of_namespace, _key_of_names("namespace")),
+    "source.serviceAccount": Attribute(True, False, _of_account, _key_of_accounts),
+    "source.namespace": Attribute(True, False, _of_namespace, _key_of_namespaces),
     "source.trustDomain": Attribute(
         True, False, _of_trust_domain, lambda values, mesh: _key_of_texts("trust domain", _trust_domains(values, mesh))
     ),
@@ -244,12 +270,7 @@ _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     ),
     "to.hosts": Attribute(False, True, _of_host, lambda values, _: _key_of_texts("host", _hosts(values))),
     "to.methods": Attribute(False, True, _of_method),
-    "to.paths": Attribute(
-        False,
-        True,
-        _of_path,
-        lambda values, _: None if Paths.of(values).templates else _key_of_texts("path", Texts.of(values)),
-    ),
+    "to.paths": Attribute(False, True, _of_path, _key_of_paths),
 }
 _HEADER: Final = re.compile(r"request\.headers\[([^\[\]\s]+)\]")
 _CLAIM: Final = re.compile(r"request\.auth\.claims((?:\[[^\[\]]+\])+)")

@@ -18,8 +18,9 @@ from mesh.pair import Pair, PortVerification, transport_between
 from mesh.peer_authentication import PeerAuthentication, effective_mode
 from mesh.request_authentication import RequestAuthentication, jwt_rules
 from mesh.resources import ResourceSet
+from mesh.routes import MESH_GATEWAY, VirtualService
 from mesh.selectors import Workload
-from mesh.traffic import CLUSTER_DOMAIN, DestinationRule, TlsMode
+from mesh.traffic import CLUSTER_DOMAIN, DestinationRule, TlsMode, TrafficPolicy, full_host, rivals
 
 _TLS: Path = ("spec", "trafficPolicy", "tls", "mode")
 
@@ -45,6 +46,7 @@ def of_set(resources: ResourceSet) -> tuple[Problem, ...]:
     for rule in resources.destination_rules:
         found += _of_profile(rule)
         found += _of_server(resources, inventory, rule)
+    found += _of_same_host(resources)
     for authentication in resources.request_authentications:
         found += _of_believed(resources, authentication)
     for policy in resources.authorization_policies:
@@ -126,26 +128,58 @@ def asks_for_token(policy: AuthorizationPolicy) -> bool:
 # A whole set
 
 
+def _of_same_host(resources: ResourceSet) -> Iterator[Problem]:
+    """Two resources about one host, of which the younger does not do what it says."""
+    for first, other in rivals(resources.destination_rules):
+        message = f"{first.metadata} is about the same host and counts; this one only adds what that leaves out"
+        yield other.metadata.problem(("spec", "host"), message, "warning")
+    # By host and by a namespace that sees it; "*": by those that all see, "": by any.
+    seen: dict[tuple[str, str], VirtualService] = {}
+    for service in sorted(resources.virtual_services, key=lambda one: one.metadata.age):
+        if MESH_GATEWAY not in service.gateways:
+            continue
+        visible = {service.metadata.namespace if name == "." else name for name in service.export_to or ("*",)}
+        for index, host in enumerate(service.hosts):
+            full = full_host(host, service.metadata.namespace).lower()
+            met = ("",) if "*" in visible else ("*", *sorted(visible))
+            if (older := next((seen[full, name] for name in met if (full, name) in seen), None)) is not None:
+                message = f"{host} is a host of {older.metadata} too (IST0109); a caller's sidecar follows one of them"
+                yield service.metadata.problem(("spec", "hosts", index), message, "warning")
+            for name in ("", *visible):
+                seen.setdefault((full, name), service)
+
+
 def _of_server(resources: ResourceSet, inventory: Inventory, rule: DestinationRule) -> Iterator[Problem]:
     """A rule by which nobody comes through, because the workloads behind its host accept something else."""
     place = _behind(inventory, rule)
     if place is None:
         return
-    for port, policy in ((None, rule.traffic_policy), *rule.traffic_policy.ports.items()):
-        for workload in place.workloads if policy.tls is not None else ():
+    for path, where, port, policy, workloads in _said(rule, place):
+        for workload in workloads if policy.tls is not None else ():
             # Said of no port, it is about all that are not set apart: 0 is none of those.
             server = effective_mode(resources, workload, place.port_on_pods(port) if port is not None else 0)
             mode = policy.tls.mode if policy.tls is not None else None
             if server.level != "default" and transport_between(mode, server.mode) == "refused":
-                where = f" at port {port}" if port is not None else ""
                 dialled = mode.value if mode is not None else ""
                 message = (
                     f"callers dial {dialled}{where}, and {workload} is {server.mode.value} ({server.decided_by}): "
                     "no connection comes about"
                 )
-                path = _TLS if port is None else ("spec", "trafficPolicy", "portLevelSettings")
                 yield rule.metadata.problem(path, message, "error")
                 break
+
+
+def _said(
+    rule: DestinationRule, place: Place
+) -> Iterator[tuple[Path, str, int | None, TrafficPolicy, Sequence[Workload]]]:
+    """Each policy of a rule: where it stands, of what in words, of which port, and the workloads that it is about."""
+    yield _TLS, "", None, rule.traffic_policy, place.workloads
+    for port, policy in rule.traffic_policy.ports.items():
+        yield ("spec", "trafficPolicy", "portLevelSettings"), f" at port {port}", port, policy, place.workloads
+    for index, subset in enumerate(rule.subsets):
+        if subset.traffic_policy is not None:
+            its = [workload for workload in place.workloads if _has(workload, subset.labels.items())]
+            yield ("spec", "subsets", index), f" in subset {subset.name}", None, subset.traffic_policy, its
 
 
 def _behind(inventory: Inventory, rule: DestinationRule) -> Place | None:

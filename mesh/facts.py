@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from mesh.matching import Address, Identity, address, plain_path
+from mesh.matching import Address, Identity, address, origin_form, plain_path
 from mesh.spiffe import SCHEME
 
 
@@ -17,15 +17,22 @@ class HttpFacts:
 
     method: str
     path: str  # as the request line has it; policies see it without query, dots and needless escapes
-    host: str = ""  # the authority as the client sent it, with a port where it sent one
-    # Several fields of one name are joined with a comma (RFC 9110 §5.3). Names are taken in any case.
+    host: str = ""  # the authority as the client sent it, with a port where it sent one; "": it sent none
+    # Several fields of one name are joined with a comma (RFC 9110 §5.3), those in different case too.
     headers: Mapping[str, str] = field(default_factory=dict)
     # The claims of a token that was verified; None where there was none. Nobody else may fill this.
     claims: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "headers", {name.lower(): value for name, value in self.headers.items()})
-        object.__setattr__(self, "path", plain_path(self.path))
+        headers: dict[str, str] = {}
+        for name, value in self.headers.items():
+            lower = name.lower()
+            headers[lower] = f"{headers[lower]},{value}" if lower in headers else value
+        object.__setattr__(self, "headers", headers)
+        target, host = origin_form(self.path)
+        if host is not None:
+            object.__setattr__(self, "host", host)
+        object.__setattr__(self, "path", plain_path(target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class View:
         assert self.http is not None  # noqa: S101  # HTTP conditions are compiled for requests only
         match name:
             case ":authority" | "host":
-                return self.http.host
+                return self.http.host or None
             case ":method":
                 return self.http.method
             case ":path":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesh import names
@@ -47,6 +47,14 @@ class Texts:
         return bool(
             (self.prefixes and text.startswith(self.prefixes)) or (self.suffixes and text.endswith(self.suffixes))
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Texts that are one of `exact`, or begin and end as one of `ends` says: all that something matches, and others."""
+
+    exact: frozenset[str]
+    ends: frozenset[tuple[str, str]]
 
 
 # Addresses
@@ -137,6 +145,9 @@ class Identity:
     trust_domain: str
     namespace: str
     service_account: str
+    # Whether this is all that the principal says. Istio looks for /ns/ and /sa/ wherever they stand, so that another
+    # path may be of a namespace to Istio and of none, or of another, here.
+    whole: bool = field(default=True, compare=False)
 
     @classmethod
     def of(cls, principal: str) -> Identity:
@@ -147,8 +158,9 @@ class Identity:
         """
         trust_domain, *path = principal.split("/")
         if len(path) % 2 or path[:1] != ["ns"]:
-            return cls(trust_domain, "", "")
-        return cls(trust_domain, path[1], dict(zip(path[-2::-2], path[-1::-2], strict=True)).get("sa", ""))
+            return cls(trust_domain, "", "", whole=False)
+        account = dict(zip(path[-2::-2], path[-1::-2], strict=True)).get("sa", "")
+        return cls(trust_domain, path[1], account, whole=len(path) == 4 and account != "")
 
     @property
     def account(self) -> str:
@@ -156,9 +168,62 @@ class Identity:
         return f"{self.namespace}/{self.service_account}" if self.namespace and self.service_account else ""
 
 
-def namespace_pattern(value: str) -> re.Pattern[str]:
-    """A namespace as Istio matches it: a star stands for anything, wherever it is."""
-    return re.compile(".*".join(re.escape(part) for part in value.split("*")), re.DOTALL)
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """Namespaces of which one must match, as Istio has them: a star stands for anything, wherever it is."""
+
+    exact: frozenset[str]
+    globs: tuple[tuple[str, ...], ...]  # each as what stands between its stars
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> Namespaces:
+        """The values as a policy writes them."""
+        listed = list(values)
+        return cls(
+            frozenset(value for value in listed if "*" not in value),
+            tuple(tuple(value.split("*")) for value in listed if "*" in value),
+        )
+
+    def match(self, namespace: str) -> bool:
+        """Whether one of the values matches; the empty text, which no namespace has, is matched by none."""
+        return namespace != "" and (namespace in self.exact or any(_is_glob_of(each, namespace) for each in self.globs))
+
+    def within(self, principal: str) -> bool:
+        """Whether Istio would find one of them in `principal`, of whatever form that is."""
+        return any(
+            _is_glob_of(("", *f"/ns/{value}/".split("*"), ""), principal)
+            for value in (*self.exact, *map("*".join, self.globs))
+        )
+
+    @property
+    def ends(self) -> Ends:
+        """How the name of each namespace that matches begins and ends."""
+        return Ends(self.exact, frozenset((each[0], each[-1]) for each in self.globs))
+
+
+def _is_glob_of(parts: Sequence[str], text: str) -> bool:
+    """Whether `text` has the parts in their order, the first at its start and the last at its end.
+
+    Each part is taken where it comes first, so that the time is that of the text's length however many stars there are:
+    a regular expression of thirty stars would try every way to share the text among them.
+    """
+    first, *between, last = parts
+    if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
+        return False
+    place, end = len(first), len(text) - len(last)
+    for part in between:
+        found = text.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
+
+
+def is_account_within(account: str, principal: str) -> bool:
+    """Whether Istio would find the service account `namespace/name` in `principal`, of whatever form that is."""
+    namespace, _, name = account.partition("/")
+    _, found, rest = principal.partition(f"/ns/{namespace}/")
+    return found != "" and f"/sa/{name}/" in f"/{rest}/"
 
 
 def account_of(value: str, namespace: str) -> str:
@@ -211,6 +276,11 @@ def template(path: str) -> re.Pattern[str]:
     return re.compile("".join(patterns.get(part) or re.escape(part) for part in parts))
 
 
+def template_ends(path: str) -> tuple[str, str]:
+    """How whatever `path` matches begins and ends."""
+    return path[: path.index("{")], path[path.rindex("}") + 1 :]
+
+
 @dataclass(frozen=True, slots=True)
 class Paths:
     """Paths of which one must match, with wildcards or as templates."""
@@ -230,6 +300,21 @@ class Paths:
     def match(self, path: str) -> bool:
         """Whether one of the values matches `path`, which `plain_path` has been through."""
         return self.texts.match(path) or any(each.fullmatch(path) for each in self.templates)
+
+
+# RFC 9112 §3.2.2. What stands before an @ is nobody's host (RFC 9110 §4.2.4).
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)(.*)", re.DOTALL)
+
+
+def origin_form(target: str) -> tuple[str, str | None]:
+    """A request's target without the scheme and the host that it may begin with, and that host; None: it has none.
+
+    `GET http://web/admin` asks for the same as `GET /admin`, and its host counts, whatever the header Host says.
+    """
+    if (absolute := _ABSOLUTE.fullmatch(target)) is None:
+        return target, None
+    host, path = absolute.groups()
+    return (path if path.startswith("/") else f"/{path}"), host
 
 
 _UNRESERVED: Final = re.compile(r"%(2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
@@ -297,17 +382,25 @@ def _exactly(value: str) -> Texts:
     return Texts(frozenset({value}), (), (), present=False)
 
 
+def words_of(claim: str) -> tuple[str, ...]:
+    """The values of a claim that has spaces between them."""
+    return tuple(word for word in claim.split(" ") if word)
+
+
 # RFC 8693 §4.2 writes the first so, and Istio reads both as lists.
 _SPACE_DELIMITED: Final = frozenset({("scope",), ("permission",)})
 
 
 def claim_texts(claims: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, ...]:
-    """The texts of the claim at `path`: of a list each, of a text itself, of anything else none."""
+    """The texts of the claim at `path`: of a list each, of a text itself, of anything else none.
+
+    A claim of several values with spaces between them is those values and not the text itself, as in Istio.
+    """
     value: Any = claims
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     if isinstance(value, str):
-        return (value, *value.split(" ")) if path in _SPACE_DELIMITED else (value,)
+        return words_of(value) if path in _SPACE_DELIMITED else (value,)
     if isinstance(value, Sequence):
         return tuple(item for item in value if isinstance(item, str))
     return ()

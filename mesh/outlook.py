@@ -26,7 +26,8 @@ _SOURCE: Final[Mapping[str, str]] = {
 }
 _OPERATION: Final[Mapping[str, str]] = {"methods": "method", "paths": "path", "hosts": "host"}
 _KEYS: Final = ("source.ip", "remote.ip", "destination.ip", "connection.sni")
-# A rule of many sources and operations has as many alternatives as their product; a reader has seen enough before.
+# A rule of many sources and operations has as many alternatives as their product; a reader has seen enough before. So
+# it is with many such rules: beyond this number in all, each tells one.
 _MOST_ALTERNATIVES: Final = 1024
 _NAMED: Final = 5
 
@@ -80,12 +81,12 @@ class Forecast:
         policies = [one for one in compiled.policies if not one.dry_run and one.action is not Action.AUDIT]
         self._certain = ready(*(replace(one, rules=tuple(map(_closed_part, one.rules))) for one in policies))
         # Each open way to match a rule as a policy of its own: whether that matches is whether the way is open.
-        self._open = [
-            (Clause(policy.metadata.key, number, policy.action, where), ready(replace(policy, rules=(kept,))))
-            for policy in policies
-            for number, rule in enumerate(policy.rules)
-            for kept, where in _open_alternatives(rule)
-        ]
+        self._open: list[tuple[Clause, Compiled]] = []
+        for policy in policies:
+            for number, rule in enumerate(policy.rules):
+                for kept, where in _open_alternatives(rule, max(1, _MOST_ALTERNATIVES - len(self._open))):
+                    clause = Clause(policy.metadata.key, number, policy.action, where)
+                    self._open.append((clause, ready(replace(policy, rules=(kept,)))))
 
     def of(self, principal: str | None, port: int) -> Outlook:
         """What awaits `principal` (None: a peer without identity) at `port` of the workload."""
@@ -123,8 +124,11 @@ def _closed_part(rule: Rule) -> Rule:
     return Rule(sources, operations, rule.conditions) if is_closed else _NEVER
 
 
-def _open_alternatives(rule: Rule) -> Iterator[tuple[Rule, str]]:
-    """Each way to match the rule that asks for something open: what else it asks for, and the open part in words."""
+def _open_alternatives(rule: Rule, most: int) -> Iterator[tuple[Rule, str]]:
+    """Each way to match the rule that asks for something open: what else it asks for, and the open part in words.
+
+    Of more than `most`, those that follow are one way that asks for nothing else.
+    """
     pairs = product(rule.sources or (Source(),), rule.operations or (Operation(),))
     open_conditions = [_condition_words(one) for one in rule.conditions if _is_open(one)]
     conditions = tuple(one for one in rule.conditions if not _is_open(one))
@@ -133,7 +137,7 @@ def _open_alternatives(rule: Rule) -> Iterator[tuple[Rule, str]]:
         if not words:
             continue
         where = " and ".join(words)
-        if number == _MOST_ALTERNATIVES:
+        if number >= most:
             yield Rule((), (), conditions), "what further alternatives say"
             return
         yield Rule((_without(source, _SOURCE),), (_without(operation, _OPERATION),), conditions), where

@@ -8,7 +8,7 @@ says something else than its writer meant. Here it is an error. So is an explici
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from mesh.documents import Document, Path, Problem, Severity
@@ -200,7 +200,7 @@ def fields(
         for name in value:
             shape = known.get(name)
             if shape is None:
-                report.error((*path, name), f"is no field of this resource{_meant(name, known)}")
+                report.error((*path, name), f"is no field of this resource{meant(name, known)}")
             elif value[name] is not None:
                 shape(value[name], (*path, name), report)
             elif name not in nullable:
@@ -216,8 +216,8 @@ def fields(
     return check
 
 
-def _meant(name: str, known: Mapping[str, Shape]) -> str:
-    """The field that differs from `name` in case and punctuation alone, or by a plural s, in words."""
+def meant(name: str, known: Iterable[str]) -> str:
+    """The name in `known` that differs from `name` in case and punctuation alone, or by a plural s, in words."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower()).rstrip("s")
     for other in known:
         if re.sub(r"[^a-z0-9]", "", other.lower()).rstrip("s") == plain:

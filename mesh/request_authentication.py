@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh.documents import Path
+from mesh.matching import words_of
 from mesh.metadata import Metadata
 from mesh.reading import WORDS, Report, boolean, both, duration, fields, list_of, seconds, shown, text
 from mesh.selectors import ONE_SCOPE, SCOPE, Selector, Workload, read_selector
@@ -55,6 +56,13 @@ class JwtRule:
     timeout: float = DEFAULT_TIMEOUT  # of fetching keys, in seconds
     required: bool = False  # a request without this issuer's token is refused
 
+    def as_policies_see(self, claims: Mapping[str, Any]) -> dict[str, Any]:
+        """The claims of a token that was verified by this rule, those with spaces between their values as lists."""
+        return {
+            name: list(words_of(value)) if name in self.space_delimited_claims and isinstance(value, str) else value
+            for name, value in claims.items()
+        }
+
     @property
     def headers(self) -> tuple[FromHeader, ...]:
         """The headers that are looked at."""
@@ -77,6 +85,14 @@ class RequestAuthentication:
     metadata: Metadata
     rules: tuple[JwtRule, ...]
     selector: Selector
+
+
+def rule_of(issuer: object, rules: Iterable[JwtRule]) -> JwtRule | None:
+    """The rule for tokens of `issuer`: the first that names it, else the first that takes any issuer's."""
+    if not isinstance(issuer, str):
+        return None  # a token that names none is nobody's
+    listed = list(rules)
+    return next((one for wanted in (issuer, "") for one in listed if one.issuer == wanted), None)
 
 
 def jwt_rules(resources: ResourceSet, workload: Workload) -> tuple[JwtRule, ...]:

@@ -12,7 +12,7 @@ from mesh.documents import Document, Problem
 from mesh.local_rate_limit import LocalRateLimit, read_envoy_filter
 from mesh.metadata import Metadata, read_metadata
 from mesh.peer_authentication import PeerAuthentication, read_peer_authentication, rivals
-from mesh.reading import Report, shown
+from mesh.reading import Report, meant, shown
 from mesh.request_authentication import RequestAuthentication, read_request_authentication
 from mesh.routes import VirtualService
 from mesh.routes_reading import read_virtual_service
@@ -45,6 +45,11 @@ _KINDS: Final[Mapping[tuple[str, str], _Kind]] = {
     ("networking.istio.io", "Sidecar"): _Kind(_NETWORKING, "sidecars", read_sidecar),
     ("networking.istio.io", "ServiceEntry"): _Kind(_NETWORKING, "service_entries", read_service_entry),
     ("networking.istio.io", "EnvoyFilter"): _Kind(("v1alpha3",), "local_rate_limits", read_envoy_filter),
+}
+# Istio's other kinds, which no sidecar of ours follows.
+_NOT_FOLLOWED: Final[Mapping[str, frozenset[str]]] = {
+    "security.istio.io": frozenset(),
+    "networking.istio.io": frozenset({"Gateway", "WorkloadEntry", "WorkloadGroup", "ProxyConfig"}),
 }
 # What is at the top of a document; anything else is a slip of indentation.
 _TOP: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
@@ -106,11 +111,24 @@ def _kind_of(document: Document, report: Report) -> _Kind | None:
         return known
     if known is not None:
         report.error(("apiVersion",), f"{shown(version)} is not read; write {group}/{known.versions[0]}")
-    elif group in ("security.istio.io", "networking.istio.io"):
+    elif kind in _NOT_FOLLOWED.get(group, ()):
         report.note((), f"{printable(kind)} is Istio's, and not followed by a sidecar of ours: it is left alone")
+    elif group in _NOT_FOLLOWED:
+        # Kubernetes refuses it too. Left alone, a policy whose kind is misspelt would be no policy.
+        report.error(("kind",), f"{shown(kind)} is no kind of {group}{meant(kind, _kinds_of(group))}")
+    elif mine := [its for its, name in _KINDS if name == kind]:
+        message = f"{shown(version)} is not Istio's: it is left alone; the {kind} that governs a mesh is of {mine[0]}"
+        # Others have an AuthorizationPolicy too; a group that is nearly Istio's is a slip.
+        (report.warning if "istio" in version.lower() or not version.isascii() else report.note)(
+            ("apiVersion",), message
+        )
     else:
         report.note((), f"{printable(kind)} of {printable(version)} does not govern the mesh: it is left alone")
     return None
+
+
+def _kinds_of(group: str) -> list[str]:
+    return [*(name for its, name in _KINDS if its == group), *sorted(_NOT_FOLLOWED[group])]
 
 
 def _read(document: Document, kind: _Kind, names: dict[str, Document], report: Report) -> Any:

@@ -16,11 +16,21 @@ RETRY_CONDITIONS: Final = frozenset(
     }
 )
 DEFAULT_CONDITIONS: Final = frozenset({"connect-failure", "refused-stream", "unavailable", "cancelled"})
+# The statuses that have a name (RFC 9110 §15 and IANA's registry): Istio takes no others.
+STATUSES: Final = frozenset(
+    map(
+        str,
+        (
+            *(*range(100, 104), *range(200, 209), 226, *range(300, 306), 307, 308),
+            *(*range(400, 419), *range(421, 427), 428, 429, 431, 451, *range(500, 509), 510, 511),
+        ),
+    )
+)
 
 
 def is_condition(word: str) -> bool:
-    """Whether `word` can stand in retryOn: one of Envoy's words, or a status of HTTP."""
-    return word in RETRY_CONDITIONS or (len(word) == 3 and word.isascii() and word.isdigit() and "100" <= word < "600")
+    """Whether `word` can stand in retryOn: one of Envoy's words, or a status of HTTP that has a name."""
+    return word in RETRY_CONDITIONS or word in STATUSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Most rules name whom they are about, and most connections are of somebody else. A rule whose every source names
 principals, accounts, namespaces or addresses (or, where a source does not, whose every operation names ports, hosts or
 paths) is looked at only for those; all others are looked at for everybody but those whom their only source excludes.
-What the index does not know (wildcards in the middle, templates, headers, tokens) narrows a rule down and never widens
-it, so that a rule may be looked at in vain, and none is missed.
+What the index does not know (headers, methods, tokens, what stands between two wildcards) narrows a rule down and never
+widens it, so that a rule may be looked at in vain, and none is missed.
 
 Sets of rules are integers, bit n for rule n: a thousand rules are joined and taken away in a few nanoseconds each, and
 the lowest bit is the first rule.
@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeVar
 from mesh.authorization import Action, Condition, Rule
 from mesh.conditions import DIMENSIONS, Key, Mesh, Predicate, attribute, conditions_of
 from mesh.facts import View
-from mesh.matching import Address, Blocks, Texts
+from mesh.matching import Address, Blocks, Ends, Texts
 
 # A predicate, and the answers with which its condition does not hold.
 Test = tuple[Predicate, tuple[bool | None, ...]]
@@ -101,11 +101,13 @@ def _part(condition: Condition, action: Action, mesh: Mesh, *, http: bool) -> _P
         tests.append((known.predicate(condition.values, mesh), (False, *unknown)))
     if condition.not_values:
         tests.append((known.predicate(condition.not_values, mesh), (True, *unknown)))
+    bar = known.key(condition.not_values, mesh) if condition.not_values else None
     return _Part(
         known.of_source,
         tuple(tests),
         known.key(condition.values, mesh) if condition.values else None,
-        known.key(condition.not_values, mesh) if condition.not_values else None,
+        # Ends match more than the values do: enough to look at a rule, too much to leave it out.
+        bar if bar is None or not isinstance(bar.values, Ends) else None,
     )
 
 
@@ -142,8 +144,32 @@ def _bars(alternatives: Sequence[Sequence[_Part]]) -> tuple[Key, ...]:
     return tuple(part.bar for part in alternatives[0] if part.bar is not None)
 
 
+# A set of so many rules has half a kilobyte. Without an end, the sets of a hundred thousand rules would be gigabytes.
+_BLOCK: Final = 4096
+
+
 class RuleIndex(Generic[T]):
-    """Rules in their order, and which of them may match a view."""
+    """Rules in their order, and which of them match a view."""
+
+    def __init__(self, rules: Sequence[ReadyRule[T]]) -> None:
+        self._blocks = [_Block(rules[first : first + _BLOCK]) for first in range(0, len(rules), _BLOCK)]
+        self._length = len(rules)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def first(self, view: View) -> T | None:
+        """The meaning of the first rule that matches."""
+        return next(self.all(view), None)
+
+    def all(self, view: View) -> Iterator[T]:
+        """The meanings of all rules that match, in their order."""
+        for block in self._blocks:
+            yield from block.all(view)
+
+
+class _Block(Generic[T]):
+    """Some of the rules, and which of them may match a view."""
 
     def __init__(self, rules: Sequence[ReadyRule[T]]) -> None:
         self._rules = tuple(rules)
@@ -160,15 +186,7 @@ class RuleIndex(Generic[T]):
         self._filed = tuple((DIMENSIONS[dimension], shelf) for dimension, shelf in filed.items())
         self._barred = tuple((DIMENSIONS[dimension], shelf) for dimension, shelf in barred.items())
 
-    def __len__(self) -> int:
-        return len(self._rules)
-
-    def first(self, view: View) -> T | None:
-        """The meaning of the first rule that matches."""
-        return next(self.all(view), None)
-
     def all(self, view: View) -> Iterator[T]:
-        """The meanings of all rules that match, in their order."""
         left = self._candidates(view)
         while left:
             lowest = left & -left
@@ -197,9 +215,10 @@ class _Shelf:
         self._whole: dict[str, int] = {}
         self._begin: dict[int, dict[str, int]] = {}  # by length
         self._end: dict[int, dict[str, int]] = {}
+        self._ends: dict[tuple[int, int], dict[tuple[str, str], int]] = {}  # by both lengths
         self._blocks: dict[tuple[int, int], dict[int, int]] = {}  # by version and bits behind the prefix
 
-    def put(self, values: Texts | Blocks, rule: int) -> None:
+    def put(self, values: Texts | Blocks | Ends, rule: int) -> None:
         self.everything |= rule
         if isinstance(values, Blocks):
             for version, behind, front in values.blocks:
@@ -208,6 +227,11 @@ class _Shelf:
             return
         for text in values.exact:
             self._whole[text] = self._whole.get(text, 0) | rule
+        if isinstance(values, Ends):
+            for begin, end in values.ends:
+                of_lengths = self._ends.setdefault((len(begin), len(end)), {})
+                of_lengths[begin, end] = of_lengths.get((begin, end), 0) | rule
+            return
         for by_length, texts in ((self._begin, values.prefixes), (self._end, values.suffixes)):
             for text in texts:
                 of_length = by_length.setdefault(len(text), {})
@@ -227,4 +251,6 @@ class _Shelf:
             found |= texts.get(what[:length], 0)
         for length, texts in self._end.items():
             found |= texts.get(what[-length:], 0)
+        for (begin, end), both in self._ends.items():
+            found |= both.get((what[:begin], what[-end:] if end else ""), 0)
         return found

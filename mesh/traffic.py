@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -152,6 +152,12 @@ class DestinationRule:
         """The host with its namespace and domain, as a client dials it."""
         return full_host(self.host, self.metadata.namespace)
 
+    @property
+    def scope(self) -> Hashable:
+        """What it is about: two rules of one scope are one rule to Istio."""
+        clients = None if self.selector is None else frozenset(self.selector.match_labels.items())
+        return self.metadata.namespace, self.full_host.lower(), clients, frozenset(self.export_to or ("*",))
+
     def is_seen_by(self, namespace: str) -> bool:
         """Whether clients in `namespace` see it."""
         own = self.metadata.namespace
@@ -178,6 +184,7 @@ def destination_rule(
 
     Istio's order: the client's own namespace (unless it is the root namespace), the Service's, the root namespace;
     within one the narrowest host, and there one that selects the client before one that is for all; then the oldest.
+    What others of the same scope add to that one is in it (`merged`).
     """
     seen = [
         rule
@@ -188,8 +195,33 @@ def destination_rule(
     for namespace in ((client.namespace,) if client.namespace != root else ()) + (service_namespace, root):
         here = [rule for rule in seen if rule.metadata.namespace == namespace]
         if here:
-            return min(here, key=_narrowest)
+            first = min(here, key=_narrowest)
+            return merged(sorted((rule for rule in here if rule.scope == first.scope), key=_age))
     return None
+
+
+def merged(rules: Sequence[DestinationRule]) -> DestinationRule:
+    """What Istio makes of rules of one scope, the oldest first: that one, with the subsets that only others name.
+
+    Its traffic policy is that of the first that has one.
+    """
+    subsets: dict[str, Subset] = {}
+    for subset in (subset for rule in rules for subset in rule.subsets):
+        subsets.setdefault(subset.name, subset)
+    said = (rule.traffic_policy for rule in rules if rule.traffic_policy != TrafficPolicy())
+    return replace(rules[0], traffic_policy=next(said, TrafficPolicy()), subsets=tuple(subsets.values()))
+
+
+def rivals(rules: Iterable[DestinationRule]) -> Iterator[tuple[DestinationRule, DestinationRule]]:
+    """Pairs of rules of one scope: the one that counts, and one that only adds to it."""
+    first: dict[Hashable, DestinationRule] = {}
+    for rule in sorted(rules, key=_age):
+        if (older := first.setdefault(rule.scope, rule)) is not rule:
+            yield older, rule
+
+
+def _age(rule: DestinationRule) -> tuple[str, str, str]:
+    return rule.metadata.age
 
 
 def _is_for(rule: DestinationRule, client: Workload) -> bool:

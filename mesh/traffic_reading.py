@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from mesh.documents import Path
+from mesh.load_balancer_reading import LOAD_BALANCER, load_balancer
 from mesh.metadata import Metadata
 from mesh.reading import (
     COUNT,
@@ -30,9 +31,7 @@ from mesh.selectors import SELECTOR, read_selector
 from mesh.traffic import (
     ClientTls,
     ConnectionPool,
-    ConsistentHash,
     DestinationRule,
-    LoadBalancer,
     OutlierDetection,
     RetryBudget,
     Subset,
@@ -46,7 +45,16 @@ from mesh.traffic import (
 _LIMIT: Final = integer(0)
 _PERCENT: Final = integer(0, 100)
 
-CONNECTION_POOL: Final = fields(
+
+def _pool(value: Mapping[str, Any], path: Path, report: Report) -> None:
+    if not value:
+        report.error(path, "is empty: one of tcp and http is wanted")
+    http = value.get("http", {})
+    if http.get("useClientProtocol") and http.get("h2UpgradePolicy") == "UPGRADE":
+        report.error((*path, "http", "useClientProtocol"), "keeps what the client speaks, and UPGRADE changes it")
+
+
+_POOL: Final = fields(
     {
         "tcp": fields(
             {
@@ -61,7 +69,9 @@ CONNECTION_POOL: Final = fields(
             {
                 "h2UpgradePolicy": text(choices=("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE")),
                 "http1MaxPendingRequests": _LIMIT,
-                "http2KeepAlive": fields({"interval": duration(), "timeout": duration()}),
+                "http2KeepAlive": fields(
+                    {"interval": duration(), "timeout": duration()}, required=("interval", "timeout")
+                ),
                 "http2MaxRequests": _LIMIT,
                 "idleTimeout": duration(),
                 "maxConcurrentStreams": _LIMIT,
@@ -72,81 +82,32 @@ CONNECTION_POOL: Final = fields(
         ),
     }
 )
-_OUTLIERS: Final = fields(
-    {
-        "baseEjectionTime": duration(),
-        "consecutive5xxErrors": COUNT,
-        "consecutiveErrors": integer(),
-        "consecutiveGatewayErrors": COUNT,
-        "consecutiveLocalOriginFailures": COUNT,
-        "interval": duration(),
-        "maxEjectionPercent": _PERCENT,
-        "minHealthPercent": _PERCENT,
-        "outlierDetectionHttpErrorCodes": list_of(integer(100, 599)),
-        "splitExternalLocalOriginErrors": boolean,
-    },
-    nullable=("consecutive5xxErrors", "consecutiveGatewayErrors", "consecutiveLocalOriginFailures"),
-)
-_HASHED_BY: Final = ("httpHeaderName", "httpCookie", "httpQueryParameterName", "useSourceIp")
-_FAILOVER: Final = list_of(fields({"from": TEXT, "to": TEXT}))
-_LOAD_BALANCER: Final = fields(
-    {
-        "simple": text(choices=("UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST")),
-        "consistentHash": fields(
-            {
-                "httpHeaderName": WORDS,
-                "httpQueryParameterName": WORDS,
-                "useSourceIp": boolean,
-                "httpCookie": fields(
-                    {
-                        "name": WORDS,
-                        "path": TEXT,
-                        "ttl": duration(0),
-                        "attributes": list_of(fields({"name": TEXT, "value": TEXT}, required=("name",))),
-                    },
-                    required=("name",),
-                ),
-                "minimumRingSize": COUNT,
-                "ringHash": fields({"minimumRingSize": COUNT}),
-                "maglev": fields({"tableSize": COUNT}),
-            },
-            at_most_one=(_HASHED_BY, ("ringHash", "maglev")),
-        ),
-        "backendUtilization": fields(
-            {
-                "errorUtilizationPenaltyPercent": COUNT,
-                "metricNamesForComputingUtilization": list_of(TEXT),
-                "weightExpirationPeriod": duration(0),
-                "weightStabilizationPeriod": duration(0),
-                "weightUpdatePeriod": duration(0),
-            }
-        ),
-        "localityLbSetting": fields(
-            {
-                "distribute": list_of(fields({"from": TEXT, "to": map_of(COUNT)})),
-                "enabled": boolean,
-                "failover": _FAILOVER,
-                "failoverPriority": list_of(TEXT),
-            },
-            nullable=("enabled",),
-        ),
-        "zoneAwareLbSetting": fields(
-            {
-                "enabled": boolean,
-                "failover": _FAILOVER,
-                "failoverPriority": list_of(TEXT),
-                "minClusterSize": integer(1, 2**32 - 1),
-            },
-            nullable=("enabled", "minClusterSize"),
-        ),
-        "warmup": fields(
-            {"aggression": number(0, 1e6), "duration": duration(), "minimumPercent": number(0, 100)},
-            required=("duration",),
-            nullable=("aggression", "minimumPercent"),
-        ),
-        "warmupDurationSecs": duration(),
-    },
-    at_most_one=(("simple", "consistentHash", "backendUtilization"),),
+CONNECTION_POOL: Final = both(_POOL, _pool)
+
+
+def _outliers_told_apart(value: Mapping[str, Any], path: Path, report: Report) -> None:
+    name = "consecutiveLocalOriginFailures"
+    if value.get(name) and not value.get("splitExternalLocalOriginErrors"):
+        report.error((*path, name), "is looked at only where splitExternalLocalOriginErrors is true")
+
+
+_OUTLIERS: Final = both(
+    fields(
+        {
+            "baseEjectionTime": duration(),
+            "consecutive5xxErrors": COUNT,
+            "consecutiveErrors": integer(),
+            "consecutiveGatewayErrors": COUNT,
+            "consecutiveLocalOriginFailures": COUNT,
+            "interval": duration(),
+            "maxEjectionPercent": _PERCENT,
+            "minHealthPercent": _PERCENT,
+            "outlierDetectionHttpErrorCodes": list_of(integer(100, 599)),
+            "splitExternalLocalOriginErrors": boolean,
+        },
+        nullable=("consecutive5xxErrors", "consecutiveGatewayErrors", "consecutiveLocalOriginFailures"),
+    ),
+    _outliers_told_apart,
 )
 _TLS: Final = fields(
     {
@@ -164,26 +125,45 @@ _TLS: Final = fields(
 )
 _OF_PORTS: Final[Mapping[str, Shape]] = {
     "connectionPool": CONNECTION_POOL,
-    "loadBalancer": _LOAD_BALANCER,
+    "loadBalancer": LOAD_BALANCER,
     "outlierDetection": _OUTLIERS,
     "tls": _TLS,
 }
-_TRAFFIC_POLICY: Final = fields(
-    {
-        **_OF_PORTS,
-        "portLevelSettings": list_of(
-            fields({**_OF_PORTS, "port": fields({"number": PORT}, required=("number",))}, required=("port",)),
-            most=4096,
-        ),
-        "proxyProtocol": fields({"version": text(choices=("V1", "V2"))}),
-        "retryBudget": fields(
-            {"budgetInterval": duration(0), "minRetryConcurrency": COUNT, "percent": number(0, 100)},
-            nullable=("percent",),
-        ),
-        "tunnel": fields(
-            {"protocol": TEXT, "targetHost": WORDS, "targetPort": PORT}, required=("targetHost", "targetPort")
-        ),
-    }
+
+
+def _not_empty(value: Mapping[str, Any], path: Path, report: Report) -> None:
+    if not value:
+        report.error(path, "is empty; leave it out where nothing is meant")
+
+
+def _not_port_alone(value: Mapping[str, Any], path: Path, report: Report) -> None:
+    if len(value) == 1:
+        report.error(path, f"says nothing about the port; give one of {', '.join(_OF_PORTS)}")
+
+
+_TRAFFIC_POLICY: Final = both(
+    fields(
+        {
+            **_OF_PORTS,
+            "portLevelSettings": list_of(
+                both(
+                    fields({**_OF_PORTS, "port": fields({"number": PORT}, required=("number",))}, required=("port",)),
+                    _not_port_alone,
+                ),
+                most=4096,
+            ),
+            "proxyProtocol": fields({"version": text(choices=("V1", "V2"))}),
+            "retryBudget": fields(
+                {"budgetInterval": duration(0), "minRetryConcurrency": COUNT, "percent": number(0, 100)},
+                nullable=("percent",),
+            ),
+            "tunnel": fields(
+                {"protocol": TEXT, "targetHost": WORDS, "targetPort": PORT}, required=("targetHost", "targetPort")
+            ),
+        },
+        at_most_one=(("tunnel", "proxyProtocol"),),
+    ),
+    _not_empty,
 )
 
 
@@ -270,7 +250,7 @@ def _policy(value: Mapping[str, Any], path: Path, report: Report) -> TrafficPoli
         ports[port] = _policy(each, place, report)
     return TrafficPolicy(
         tls=_tls(value["tls"], (*path, "tls"), report) if "tls" in value else None,
-        load_balancer=_part(value, "loadBalancer", _load_balancer),
+        load_balancer=_part(value, "loadBalancer", load_balancer),
         connection_pool=_part(value, "connectionPool", connection_pool),
         outlier_detection=_part(value, "outlierDetection", _outliers),
         retry_budget=_part(
@@ -318,30 +298,18 @@ def _tls(value: Mapping[str, Any], path: Path, report: Report) -> ClientTls:
         report.error((*path, named[0]), "is not set with ISTIO_MUTUAL: the mesh issues the certificates")
     if tls.mode is TlsMode.MUTUAL and not tls.credential_name and not (tls.client_certificate and tls.private_key):
         report.error(path, "MUTUAL names its certificate: clientCertificate and privateKey, or credentialName")
+    if tls.mode in (TlsMode.SIMPLE, TlsMode.MUTUAL) and tls.credential_name:
+        beside = [name for name in (*named, "caCrl") if name != "credentialName" and value.get(name)]
+        if beside:
+            report.error((*path, beside[0]), "is not set beside credentialName, which holds all certificates")
+    if tls.insecure_skip_verify:
+        unused = [name for name in ("caCertificates", "subjectAltNames") if value.get(name)]
+        if tls.mode is TlsMode.SIMPLE and tls.credential_name:
+            unused.append("credentialName")
+        if unused:
+            report.error((*path, unused[0]), "is not looked at with insecureSkipVerify; leave one of them out")
+        report.warning((*path, "insecureSkipVerify"), "the server may be anybody")
     return tls
-
-
-def _load_balancer(value: Mapping[str, Any]) -> LoadBalancer:
-    warmup = value.get("warmup", {}).get("duration", value.get("warmupDurationSecs"))
-    return LoadBalancer(
-        value.get("simple", "UNSPECIFIED"),
-        _part(value, "consistentHash", _consistent_hash),
-        None if warmup is None else seconds(warmup),
-    )
-
-
-def _consistent_hash(value: Mapping[str, Any]) -> ConsistentHash:
-    ring = value.get("ringHash", {}).get("minimumRingSize", value.get("minimumRingSize"))
-    return ConsistentHash(
-        value.get("httpHeaderName", ""),
-        value.get("httpCookie", {}).get("name", ""),
-        value.get("httpQueryParameterName", ""),
-        value.get("useSourceIp", False),
-        # Istio takes 0 for nothing said.
-        ring or ConsistentHash().ring_size,
-        # Envoy's default size of a Maglev table.
-        (value["maglev"].get("tableSize") or 65537) if "maglev" in value else None,
-    )
 
 
 def connection_pool(value: Mapping[str, Any]) -> ConnectionPool:

@@ -64,8 +64,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--source-ip", type=words.address, metavar="ADDRESS", help="where the connection comes from")
     parser.add_argument("--sni", default="", metavar="NAME", help="the server's name that the caller asks for")
     request = parser.add_argument_group("a request")
-    request.add_argument("--method", metavar="METHOD", help=f"as in GET (default: {_DEFAULT_METHOD})")
-    request.add_argument("--path", metavar="PATH", help="as in /orders?page=2 (default: /)")
+    request.add_argument(
+        "--method", type=words.method, metavar="METHOD", help=f"as in GET (default: {_DEFAULT_METHOD})"
+    )
+    request.add_argument("--path", type=words.path, metavar="PATH", help="as in /orders?page=2 (default: /)")
     request.add_argument("--host", metavar="HOST", help="the host that is asked for")
     request.add_argument("--header", type=words.header, action="append", metavar="NAME=VALUE")
     request.add_argument(
@@ -180,11 +182,15 @@ def _request(
             raise UserError("--jwks has keys for a token; give that by --jwt")
         return tokens.NONE, None
     token = tokens.believed(options.jwt, options.jwks, jwt_rules(policies.resources, target), time.time())
+    headers: dict[str, str] = {}
+    for name, value in options.header or ():  # fields of one name are one field (RFC 9110 §5.3)
+        lower = name.lower()
+        headers[lower] = f"{headers[lower]},{value}" if lower in headers else value
     http = HttpFacts(
         options.method or _DEFAULT_METHOD,
         options.path or _DEFAULT_PATH,
-        options.host or "",
-        dict(options.header or ()),
+        options.host if options.host is not None else headers.get("host", ""),
+        headers,
         token.claims,
     )
     return token, http

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mesh.errors import UserError
-from mesh.request_authentication import JwtRule
+from mesh.request_authentication import JwtRule, rule_of
 
 _MOST: Final = 1 << 20  # bytes of a file with a token or keys; both have some kilobytes
 
@@ -50,14 +50,14 @@ def _without(rules: Sequence[JwtRule]) -> Believed:
 
 def _of_claims(claims: dict[str, Any], rules: Sequence[JwtRule]) -> Believed:
     issuer = claims.get("iss")
-    rule = next((one for one in rules if one.issuer == issuer), None)
+    rule = rule_of(issuer, rules)
     if rule is None:
         return _unknown(issuer, rules)
     audiences = claims.get("aud", [])
     named = [audiences] if isinstance(audiences, str) else audiences
     if rule.audiences and not (isinstance(named, list) and set(rule.audiences) & set(map(str, named))):
         return Believed(None, f"of {issuer}, for none of the audiences {', '.join(rule.audiences)}: 401", refused=True)
-    return Believed(claims, f"claims of {issuer}, taken as verified")
+    return Believed(rule.as_policies_see(claims), f"claims of {issuer}, taken as verified")
 
 
 def _of_token(token: str, keys: str | None, rules: Sequence[JwtRule], now: float) -> Believed:
@@ -68,7 +68,7 @@ def _of_token(token: str, keys: str | None, rules: Sequence[JwtRule], now: float
     issuer = unverified_issuer(token)
     if issuer is None:
         return Believed(None, "it is none: three parts in base64url with dots between them: 401", refused=bool(rules))
-    rule = next((one for one in rules if one.issuer == issuer), None)
+    rule = rule_of(issuer, rules)
     if rule is None:
         return _unknown(issuer, rules)
     text = _text(keys, "a key set (JWKS)") if keys is not None else rule.jwks
@@ -76,12 +76,12 @@ def _of_token(token: str, keys: str | None, rules: Sequence[JwtRule], now: float
         where = rule.jwks_uri or "the issuer's own address"
         raise UserError(f"the keys of {issuer} are at {where}, which is not asked here; give them by --jwks FILE")
     try:
-        outcome = verify(token, read_key_set(text.encode()), issuer, rule.audiences, now)
+        outcome = verify(token, read_key_set(text.encode()), rule.issuer, rule.audiences, now)
     except KeySetRefused as error:
         raise UserError(f"the keys of {issuer} cannot be used: {error}") from None
     if isinstance(outcome, JwtRefused):
         return Believed(None, f"of {issuer}, refused ({outcome}): 401", refused=True)
-    return Believed(dict(outcome.values), f"of {outcome.principal or issuer}, verified")
+    return Believed(rule.as_policies_see(outcome.values), f"of {outcome.principal or issuer}, verified")
 
 
 def _unknown(issuer: object, rules: Sequence[JwtRule]) -> Believed:

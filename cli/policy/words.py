@@ -85,6 +85,18 @@ def trust_domain(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def method(text: str) -> str:
+    """A request's method; `get` is another than GET (RFC 9110 §9.1), and hardly ever meant."""
+    return _checked(checks.method, text)
+
+
+def path(text: str) -> str:
+    """A request's target: /orders?page=2, with a host http://web/orders, or * (RFC 9112 §3.2)."""
+    if not re.fullmatch(r"(/|[A-Za-z][A-Za-z0-9+.-]*://)[^\s\x00-\x1f\x7f]*|\*", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no path of a request, as in /orders?page=2")
+    return text
+
+
 def header(text: str) -> tuple[str, str]:
     """`NAME=VALUE` or `NAME: VALUE` of a request's header."""
     match = re.match(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:=|:[ \t]*)(.*)\Z", text)

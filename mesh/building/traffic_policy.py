@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh.building import checks
+from mesh.building.client_tls import ClientTls, mesh_tls
 from mesh.building.durations import duration
 from mesh.building.parts import Part, part
+from mesh.consistent_hash import is_prime
 
-# SIMPLE and MUTUAL are for servers outside of the mesh and need files or a Secret with certificates: not written here.
-TLS_MODES: Final = ("ISTIO_MUTUAL", "DISABLE")
 ALGORITHMS: Final = ("ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "PASSTHROUGH")
 _LARGEST_RING: Final = 1 << 23  # Envoy's limit
 _LARGEST_MAGLEV_TABLE: Final = 5_000_010  # Istio's; Envoy wants a prime
@@ -145,21 +145,32 @@ class LoadBalancer(Part):
         return {"maglev": {"tableSize": _prime("maglev_table_size", self.maglev_table_size)}}
 
 
-def traffic_policy(
-    *,
-    tls_mode: str | None,
-    connection_pool: ConnectionPool | None,
-    outlier_detection: OutlierDetection | None,
-    load_balancer: LoadBalancer | None,
-) -> dict[str, Any]:
-    """Join the parts; {} where all are empty (Istio refuses an empty trafficPolicy)."""
-    found = {
-        "connectionPool": _part("connection_pool", connection_pool, ConnectionPool),
-        "outlierDetection": _part("outlier_detection", outlier_detection, OutlierDetection),
-        "loadBalancer": _part("load_balancer", load_balancer, LoadBalancer),
-        "tls": {} if tls_mode is None else {"mode": checks.choice("tls_mode", tls_mode, TLS_MODES)},
-    }
-    return {key: value for key, value in found.items() if value}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficPolicy(Part):
+    """How a host, one of its ports or one of its subsets is dialled. Where nothing is given nothing is said.
+
+    `tls` is ISTIO_MUTUAL or DISABLE within the mesh, or a ClientTls for a server outside of it. Raises ValueError,
+    which names the argument.
+    """
+
+    tls: str | ClientTls | None = None
+    connection_pool: ConnectionPool | None = None
+    outlier_detection: OutlierDetection | None = None
+    load_balancer: LoadBalancer | None = None
+
+    def _build(self) -> dict[str, Any]:
+        found = {
+            "connectionPool": _part("connection_pool", self.connection_pool, ConnectionPool),
+            "outlierDetection": _part("outlier_detection", self.outlier_detection, OutlierDetection),
+            "loadBalancer": _part("load_balancer", self.load_balancer, LoadBalancer),
+            "tls": self._tls(),
+        }
+        return {key: value for key, value in found.items() if value}
+
+    def _tls(self) -> dict[str, Any]:
+        if self.tls is None:
+            return {}
+        return self.tls.as_dict() if isinstance(self.tls, ClientTls) else mesh_tls("tls", self.tls)
 
 
 def _part(argument: str, value: object, kind: type[Part]) -> dict[str, Any]:
@@ -184,6 +195,6 @@ def _time(argument: str, value: object, *, zero: bool = False) -> str | None:
 
 def _prime(argument: str, value: object) -> int:
     number = checks.whole_number(argument, value, 2, _LARGEST_MAGLEV_TABLE)
-    if any(number % factor == 0 for factor in range(2, int(number**0.5) + 1)):
+    if not is_prime(number):
         raise checks.refused(argument, value, "a prime, as in 65537")
     return number

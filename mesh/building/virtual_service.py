@@ -1,4 +1,4 @@
-"""VirtualService: where requests to a host go, how long they may take and how often they are tried."""
+"""VirtualService: where what is sent to a host goes, how long requests may take and how often they are tried."""
 
 from __future__ import annotations
 
@@ -7,49 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh.building import checks
+from mesh.building.connection_routes import TcpRoute, TlsRoute
 from mesh.building.destination_rule import visibility
 from mesh.building.durations import duration
 from mesh.building.metadata import NETWORKING, resource
 from mesh.building.parts import Part, part, parts
+from mesh.building.route_destination import Destination, shares
+from mesh.retry_budget import RETRY_CONDITIONS, is_condition
+from mesh.traffic import host_matches
 
-# What Istio takes beside the numbers of HTTP's statuses: Envoy's x-envoy-retry-on and x-envoy-retry-grpc-on.
-RETRY_ON: Final = (
-    *("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "refused-stream"),
-    *("retriable-status-codes", "retriable-headers", "envoy-ratelimited", "http3-post-connect-failure"),
-    *("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"),
-)
-# The statuses of failures that have a name (RFC 9110 §15 and IANA's registry), which Istio asks for.
-_STATUSES: Final = frozenset(
-    map(str, (*range(400, 419), *range(421, 427), 428, 429, 431, 451, *range(500, 509), 510, 511))
-)
 # More tries than this are no cure, they are the load.
 MOST_ATTEMPTS: Final = 100
 _WAYS: Final = ("exact", "prefix", "regex")
 _LONGEST_REGEX: Final = 1024  # Istio's limit
-
-
-@dataclass(frozen=True, slots=True)
-class Destination(Part):
-    """Where requests go: a host, of it a subset that its DestinationRule names, its port, a share of the requests.
-
-    Raises ValueError, which names the argument.
-    """
-
-    host: str
-    subset: str | None = None
-    port: int | None = None
-    weight: int | None = None
-
-    def _build(self) -> dict[str, Any]:
-        where: dict[str, Any] = {"host": checks.host("host", self.host, wildcard=False)}
-        if self.subset is not None:
-            where["subset"] = checks.label_name("subset", self.subset)
-        if self.port is not None:
-            where["port"] = {"number": checks.port("port", self.port)}
-        found: dict[str, Any] = {"destination": where}
-        if self.weight is not None:
-            found["weight"] = checks.whole_number("weight", self.weight, 0, checks.MAX_INT32)
-        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +130,7 @@ class HttpRoute(Part):
             route["timeout"] = duration("timeout", self.timeout)
         if self.retries is not None:
             route["retries"] = part("retries", self.retries, Retries)
-        route["route"] = parts("destinations", self.destinations, Destination)
-        if len(route["route"]) > 1 and not any(one.get("weight") for one in route["route"]):
-            raise ValueError("destinations: several, and none has a weight; give each its share of the requests")
+        route["route"] = shares(parts("destinations", self.destinations, Destination))
         return route
 
 
@@ -170,25 +138,46 @@ def virtual_service(
     name: str,
     namespace: str,
     hosts: Sequence[str],
-    http: Sequence[HttpRoute],
+    http: Sequence[HttpRoute] = (),
     *,
+    tls: Sequence[TlsRoute] = (),
+    tcp: Sequence[TcpRoute] = (),
     export_to: Sequence[str] | None = None,
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return a VirtualService for requests within the mesh to `hosts`.
+    """Return a VirtualService for what is sent within the mesh to `hosts`: requests, TLS connections, any connections.
 
-    The first route that matches is taken; one that matches everything hides those behind it, and is refused unless it
-    is the last (Istio's analysis: IST0130). `export_to` is as for `destination_rule`.
+    Of each kind the first route that matches is taken; one that matches everything hides those behind it, and is
+    refused unless it is the last (Istio's analysis: IST0130). `export_to` is as for `destination_rule`.
     """
     spec: dict[str, Any] = {"hosts": checks.several("hosts", hosts, checks.host, fewest=1)}
-    spec["http"] = parts("http", http, HttpRoute)
-    for index, route in enumerate(spec["http"][:-1]):
-        if "match" not in route:
-            raise ValueError(f"http[{index}]: matches everything, so that those behind it are never taken; put it last")
+    if not http and not tls and not tcp:
+        raise ValueError("http, tls, tcp: there is no route; give one")
+    for kind, routes, part_kind in (("http", http, HttpRoute), ("tls", tls, TlsRoute), ("tcp", tcp, TcpRoute)):
+        if routes:
+            spec[kind] = _reachable(kind, parts(kind, routes, part_kind))
+    for index, route in enumerate(spec.get("tls", ())):
+        _check_names(f"tls[{index}]", route["match"][0]["sniHosts"], spec["hosts"])
     if export_to is not None:
         spec["exportTo"] = visibility("export_to", export_to, namespace)
     return resource(NETWORKING, "VirtualService", name, namespace, spec, labels=labels, annotations=annotations)
+
+
+def _reachable(argument: str, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for index, route in enumerate(routes[:-1]):
+        if "match" not in route:
+            raise ValueError(
+                f"{argument}[{index}]: matches everything, so that those behind it are never taken; put it last"
+            )
+    return routes
+
+
+def _check_names(argument: str, names: Sequence[str], hosts: Sequence[str]) -> None:
+    """Istio refuses a name of TLS that is none of the hosts."""
+    for name in names:
+        if not any(host_matches(host, name) for host in hosts):
+            raise ValueError(f"{argument}: {name!r} is none of hosts; give a name that one of them is or covers")
 
 
 def _header_matches(argument: str, headers: object) -> dict[str, dict[str, str]]:
@@ -204,9 +193,11 @@ def _header_matches(argument: str, headers: object) -> dict[str, dict[str, str]]
 
 
 def _retry_reason(argument: str, value: object) -> str:
-    if isinstance(value, str) and (value in RETRY_ON or value in _STATUSES):
+    # A status below 400 is Istio's to allow, and no failure.
+    if isinstance(value, str) and is_condition(value) and (value in RETRY_CONDITIONS or value >= "400"):
         return value
-    raise checks.refused(argument, value, f"the number of a status from 400 to 599, or one of {', '.join(RETRY_ON)}")
+    known = ", ".join(sorted(RETRY_CONDITIONS))
+    raise checks.refused(argument, value, f"the number of a status from 400 to 599, or one of {known}")
 
 
 def _text_match(argument: str, value: object) -> dict[str, str]:

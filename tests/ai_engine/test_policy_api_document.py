@@ -24,7 +24,8 @@ def test_the_examples_run_one_after_the_other(capsys: pytest.CaptureFixture[str]
         exec(example, session)  # noqa: S102  # the examples are the test
     written, _, told = capsys.readouterr().out.partition("\n\n")
 
-    assert len(examples) == 3
+    assert len(examples) == 4
+    assert_good(*session["mtls"].resources)
     assert list(yaml.safe_load_all(written)) == session["resources"]
     assert "production/frontend" in told
     assert_good(*session["resources"])

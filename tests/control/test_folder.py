@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,30 @@ def test_folders_within_are_read_only_where_that_is_asked_for(tmp_path: Path) ->
     assert names(read_path(tmp_path, recursive=True)) == [
         *("z.yaml", "a/one.yaml", "a/b/deep.yaml", "b.yaml/inner.yaml")
     ]
+
+
+def test_folders_may_be_nested_deeper_than_calls_may(tmp_path: Path) -> None:
+    deep = [tmp_path]
+    for _ in range(sys.getrecursionlimit() + 100):
+        deep.append(deep[-1] / "d")
+    for folder in deep[1:]:
+        folder.mkdir()
+    try:
+        write(tmp_path / "a.yaml", "a")
+        assert names(read_path(tmp_path, recursive=True)) == ["a"]
+    finally:
+        for folder in reversed(deep[1:]):  # whoever clears up after us would call itself as often
+            folder.rmdir()
+
+
+def test_a_tree_of_too_many_folders_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "_MAX_FOLDERS", 3)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+
+    with pytest.raises(UserError, match="has more than 3 folders in it; give a smaller one"):
+        read_path(tmp_path, recursive=True)
+    assert read_path(tmp_path) == Reading()
 
 
 def test_links_to_folders_do_not_lead_round_in_circles(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from mesh.authorization import Condition, Operation, Source
 from mesh.conditions import READS, Key, Mesh, attribute, conditions_of
 from mesh.facts import Facts, HttpFacts, View
-from mesh.matching import Blocks, Texts
+from mesh.matching import Blocks, Ends, Texts
 
 MESH = Mesh("shop", "cluster.local", ("old.td",))
 
@@ -45,14 +45,16 @@ def test_other_keys_are_not_understood(key: str) -> None:
         ("source.principal", ("a", "*"), None),
         ("source.serviceAccount", ("web", "a/b"), Key("account", Texts.of(["shop/web", "a/b"]))),
         ("source.namespace", ("a", "b*", "*c"), Key("namespace", Texts.of(["a", "b*", "*c"]))),
-        ("source.namespace", ("a*b",), None),
+        ("source.namespace", ("a*b", "c"), Key("namespace", Ends(frozenset({"c"}), frozenset({("a", "b")})))),
+        ("source.namespace", ("a*b", "*c"), Key("namespace", Ends(frozenset(), frozenset({("a", "b"), ("", "c")})))),
         ("source.namespace", ("*a*",), None),
         ("source.namespace", ("*",), None),
         ("source.ip", ("10.0.0.0/8",), Key("address", Blocks.of(["10.0.0.0/8"]))),
         ("destination.port", ("0080", "443"), Key("port", Texts.of(["80", "443"]))),
-        ("to.hosts", ("A.example",), Key("host", Texts.of(["a.example"], empty=True))),
+        ("to.hosts", ("A.example",), Key("host", Texts.of(["a.example"]))),
         ("to.paths", ("/a*",), Key("path", Texts.of(["/a*"]))),
-        ("to.paths", ("/a", "/{*}"), None),
+        ("to.paths", ("/a", "/{*}", "/b*"), Key("path", Ends(frozenset({"/a"}), frozenset({("/", ""), ("/b", "")})))),
+        ("to.paths", ("*", "/{*}"), None),
         ("source.trustDomain", ("a",), Key("trust domain", Texts.of(["a"]))),
         ("source.trustDomain", ("old.td",), Key("trust domain", Texts.of(["cluster.local", "old.td"]))),
         ("source.trustDomain", ("a", "*"), None),

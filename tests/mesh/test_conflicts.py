@@ -210,3 +210,60 @@ def test_a_rule_for_identities_where_nobody_has_one_is_a_warning() -> None:
 
 def test_a_service_that_cannot_be_read_is_told() -> None:
     assert "is not read: spec is no map" in set_says(strict(), resource("Service", "shop/web", "[]"))[0]
+
+
+def test_two_rules_for_one_host_are_told_and_the_older_counts() -> None:
+    older = rule("shop/b", "web", "{tls: {mode: ISTIO_MUTUAL}}", created="2026-01-01T00:00:00Z")
+    younger = rule("shop/a", "WEB.shop.svc.cluster.local", "{tls: {mode: DISABLE}}", created="2026-01-02T00:00:00Z")
+
+    (found,) = set_says(younger, older)
+
+    assert found == (
+        "warning: policy.yaml:4: DestinationRule shop/a: spec.host: DestinationRule shop/b is about the same host and "
+        "counts; this one only adds what that leaves out"
+    )
+    assert set_says(older, rule("other/a", "web", "{tls: {mode: ISTIO_MUTUAL}}")) == []
+
+
+def routed(name: str, hosts: str, more: str = "") -> str:
+    return resource(
+        "VirtualService", name, f"{{hosts: {hosts}, tcp: [{{route: [{{destination: {{host: x}}}}]}}]{more}}}"
+    )
+
+
+def test_two_services_that_route_one_host_are_told() -> None:
+    one, other = routed("shop/a", "[web]"), routed("shop/b", "[db, web.shop.svc.cluster.local]")
+
+    (found,) = set_says(one, other)
+
+    assert found.startswith("warning: policy.yaml:9: VirtualService shop/b: spec.hosts[1]: ")
+    assert "is a host of VirtualService shop/a too (IST0109)" in found
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        routed("other/b", "[web]"),
+        routed("shop/b", "[web]", ", gateways: [in]"),
+        routed("other/b", "[web.shop.svc.cluster.local]", ", exportTo: [.]"),
+    ],
+)
+def test_services_that_no_caller_sees_together_are_no_rivals(other: str) -> None:
+    assert set_says(routed("shop/a", "[web]", ", exportTo: [.]"), other) == []
+
+
+def test_a_subset_by_which_nobody_comes_through_is_an_error() -> None:
+    deployment = resource("Deployment", "shop/web", "{template: {metadata: {labels: {app: web, version: v1}}}}")
+    service = resource("Service", "shop/web", "{selector: {app: web}, ports: [{port: 80}]}")
+
+    def subset(version: str) -> str:
+        policy = "trafficPolicy: {tls: {mode: DISABLE}}"
+        return resource(
+            "DestinationRule",
+            "shop/web",
+            f"{{host: web, subsets: [{{name: s, labels: {{version: {version}}}, {policy}}}]}}",
+        )
+
+    (found,) = set_says(strict(), deployment, service, subset("v1"))
+    assert "spec.subsets[0]: callers dial DISABLE in subset s, and shop/web is STRICT" in found
+    assert set_says(strict(), deployment, service, subset("v2")) == []

@@ -15,7 +15,11 @@ from mesh.selectors import Selector
 from tests.support.naive_authorization import matches, verdict
 from tests.support.policies import CURL, HTTPBIN, OTHER
 
-_PRINCIPALS = [CURL, OTHER, "cluster.local/ns/foo/sa/web", "other.td/ns/foo/sa/curl", "cluster.local/workload/x"]
+_PRINCIPALS = [
+    *(CURL, OTHER, "cluster.local/ns/foo/sa/web", "other.td/ns/foo/sa/curl", "cluster.local/workload/x"),
+    # Forms that others may issue, and that a search for /ns/ and /sa/ reads as more than they say.
+    *("other.td/workload/ns/foo/sa/web", "other.td/ns/bar/ns/foo/sa/curl", "other.td/x/ns/foo/y/z"),
+]
 _PRINCIPAL_VALUES = [
     *_PRINCIPALS,
     "*",
@@ -26,11 +30,11 @@ _PRINCIPAL_VALUES = [
 ]
 _ADDRESSES = ["10.0.0.1", "10.0.1.1", "2001:db8::1"]
 _BLOCKS = ["10.0.0.1", "10.0.0.0/24", "10.0.0.0/8", "0.0.0.0/0", "::/0", "2001:db8::/32", "10.0.1.9/31"]
-_PATH_VALUES = ["/a", "/a*", "*b", "*", "/{*}/b", "/a/{**}", "/{*}"]
+_PATH_VALUES = ["/a", "/a*", "*b", "*", "/{*}/b", "/a/{**}", "/{*}", "/a/{*}/c"]
 _TEXT_VALUES = ["a", "a*", "*b", "*", "ab"]
 _VALUES: dict[str, list[str]] = {
     "source.principal": _PRINCIPAL_VALUES,
-    "source.namespace": ["foo", "bar", "f*", "*o", "*", "f*o"],
+    "source.namespace": ["foo", "bar", "f*", "*o", "*", "f*o", "*o*", "b*a*r"],
     "source.serviceAccount": ["curl", "bar/curl", "foo/web"],
     "source.trustDomain": ["cluster.local", "other.td", "*.td", "*"],
     "source.ip": _BLOCKS,

@@ -17,6 +17,24 @@ def test_headers_are_found_in_any_case_and_paths_are_plain() -> None:
     assert dataclasses.replace(facts, method="PUT").path == "/b"
 
 
+def test_fields_of_one_name_in_several_spellings_are_one_field() -> None:
+    assert HttpFacts("GET", "/", headers={"X-A": "1", "x-a": "2"}).headers == {"x-a": "1,2"}
+
+
+def test_a_target_with_a_host_is_about_that_host_whatever_the_header_says() -> None:
+    facts = HttpFacts("GET", "http://web.shop:8080/x/../admin?y", "other")
+
+    assert (facts.host, facts.path) == ("web.shop:8080", "/admin")
+    assert HttpFacts("GET", "/a", "other").host == "other"
+
+
+def test_a_host_that_was_not_sent_is_not_there() -> None:
+    view = View(Facts(80, http=HttpFacts("GET", "/")))
+
+    assert view.header("host") is None
+    assert view.header(":authority") is None
+
+
 def test_facts_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Facts(80).principal = "cluster.local/ns/a/sa/b"  # type: ignore[misc]

@@ -396,7 +396,8 @@ def test_paths_with_wildcards_and_templates(paths: list[str], path: str, matches
         (["example.com:*"], "Example.com:8080", True),
         (["*.example.com"], "www.Example.com", True),
         (["*.example.com"], "example.com", False),
-        (["*"], "", True),
+        (["*"], "a", True),
+        (["*"], "", False),
     ],
 )
 def test_hosts_are_matched_without_regard_to_case(hosts: list[str], host: str, matches: bool) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jwcrypto.tests_mldsa import RFC9964_VECTORS
 
 from mesh.jwks import KeySet, read_key_set
 from mesh.jwt import MAX_TOKEN, Claims, JwtRefused, Reason, unverified_issuer, verify
@@ -460,6 +461,23 @@ class TestFuzz:
             refused(token[:place] + chr(ord(token[place]) ^ 1) + token[place + 1 :], keys)
         for end in range(0, len(token), 61):
             refused(token[:end], keys)
+
+
+@pytest.mark.parametrize("algorithm", sorted(RFC9964_VECTORS))
+def test_rfc_9964_s_own_signatures_are_verified(algorithm: str) -> None:
+    """Appendix A, as jwcrypto ships it: a key, its thumbprint (§6), and a JWS whose payload is a sentence."""
+    vector = RFC9964_VECTORS[algorithm]
+    public = base64url(bytes.fromhex(vector["raw_public_key"])).decode()
+    key = {"kty": "AKP", "alg": algorithm, "pub": public, "kid": vector["kid"]}
+    keys = read_key_set(json.dumps({"keys": [key]}).encode())
+    thumbprint = hashlib.sha256(f'{{"alg":"{algorithm}","kty":"AKP","pub":"{public}"}}'.encode()).digest()
+
+    assert base64url(thumbprint).decode() == vector["kid"]
+    why = judged(vector["jws"], keys)
+    assert isinstance(why, JwtRefused)
+    assert "the token's claims cannot be read" in why.detail  # the signature was good: only then are they looked at
+    header, payload, signature = vector["jws"].split(".")
+    assert refused(f"{header}.{payload[:-1]}A.{signature}", keys) is Reason.SIGNATURE
 
 
 def test_a_sidecar_that_decides_connections_does_not_load_the_library() -> None:

@@ -125,6 +125,7 @@ def test_a_rule_without_end_is_not_looked_at_without_end() -> None:
     assert seen.allowed_for[-1].where == "what further alternatives say"
     assert "and 1" not in str(seen)
     assert "1020 more" in str(seen)
+    assert len(looked_out(policy("ALLOW", many, many, many)).allowed_for) == 1029
 
 
 PRINCIPALS = st.sampled_from([(), (FRONT,), (BACK,), ("*",)])

@@ -14,6 +14,7 @@ from mesh.request_authentication import (
     JwtRule,
     RequestAuthentication,
     jwt_rules,
+    rule_of,
 )
 from mesh.selectors import Workload
 from tests.support.policies import document, faults, resources
@@ -172,3 +173,22 @@ def test_a_secret_key_is_not_shown() -> None:
     spec = {"jwtRules": [{"issuer": "i", "jwks": '{"keys": [{"kty": "oct", "k": "the secret itself"}]}'}]}
 
     assert "the secret" not in "".join(faults("RequestAuthentication", spec, "warning"))
+
+
+def test_the_rule_that_names_an_issuer_comes_before_one_for_any() -> None:
+    anyone, ann = JwtRule("", jwks_uri="https://k.example"), JwtRule("ann")
+
+    assert rule_of("ann", [anyone, ann]) is ann
+    assert rule_of("bob", [anyone, ann]) is anyone
+    assert rule_of("bob", [ann]) is None
+    assert rule_of(None, [anyone]) is None
+
+
+def test_claims_with_spaces_between_their_values_are_lists_to_policies() -> None:
+    rule = JwtRule("i", space_delimited_claims=("roles", "n"))
+
+    assert rule.as_policies_see({"roles": "a  b", "n": 1, "other": "a b"}) == {
+        "roles": ["a", "b"],
+        "n": 1,
+        "other": "a b",
+    }

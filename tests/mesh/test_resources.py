@@ -154,6 +154,18 @@ def test_what_is_not_ours_is_noted_and_left_alone() -> None:
             "mtls: is no field of a resource: its settings stand under spec",
         ),
         (
+            "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicies, metadata: {name: a}, spec: {}}",
+            "kind: 'AuthorizationPolicies' is no kind of security.istio.io",
+        ),
+        (
+            "{apiVersion: security.istio.io/v1, kind: Authorizationpolicy, metadata: {name: a}, spec: {}}",
+            "kind: 'Authorizationpolicy' is no kind of security.istio.io; did you mean AuthorizationPolicy?",
+        ),
+        (
+            "{apiVersion: networking.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a}, spec: {}}",
+            "kind: 'AuthorizationPolicy' is no kind of networking.istio.io",
+        ),
+        (
             "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a}, spec: }",
             "spec: null stands where a map is wanted",
         ),
@@ -164,6 +176,20 @@ def test_what_can_not_be_read_is_an_error_and_is_kept_out(text: str, fault: str)
 
     assert told(found.problems) == [fault]
     assert [len(getattr(found, place)) for place in KINDS.values()] == [0] * len(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("version", "severity"),
+    [("security.istio/v1", "warning"), ("security.istіo.io/v1", "warning"), ("policy.linkerd.io/v1alpha1", "note")],
+)
+def test_a_policy_of_another_group_is_left_alone_and_named(version: str, severity: str) -> None:
+    found = resource_set(f"{{apiVersion: {version}, kind: AuthorizationPolicy, metadata: {{name: a}}, spec: {{}}}}")
+
+    assert [(each.field, each.severity) for each in found.problems] == [("apiVersion", severity)]
+    assert "is left alone; the AuthorizationPolicy that governs a mesh is of security.istio.io" in str(
+        found.problems[0]
+    )
+    assert len(found.foreign) == 1
 
 
 def test_one_name_twice_is_an_error_that_says_where_the_other_is() -> None:

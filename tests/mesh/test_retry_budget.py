@@ -56,7 +56,7 @@ class TestPolicy:
             RetryPolicy(**fields)  # type: ignore[arg-type]
 
     def test_each_bound_is_the_last_that_is_taken(self) -> None:
-        assert RetryPolicy(0, 0.001, frozenset({"100", "599"}), base_interval=0.25)
+        assert RetryPolicy(0, 0.001, frozenset({"100", "511"}), base_interval=0.25)
         assert ConcurrencyBudget(0, 0)
         assert ConcurrencyBudget(100)
         assert BudgetConfig(0, 0, 1)

@@ -51,7 +51,7 @@ def test_every_field_that_is_followed_is_read() -> None:
                         {"destination": {"host": "web"}, "weight": 10},
                     ],
                     "timeout": "10s",
-                    "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "5xx, reset", "backoff": "25ms"},
+                    "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "5xx,reset,503", "backoff": "25ms"},
                     "fault": {
                         "delay": {"fixedDelay": "5s", "percentage": {"value": 0.1}},
                         "abort": {"httpStatus": 503, "percentage": {"value": 50}},
@@ -92,7 +92,7 @@ def test_every_field_that_is_followed_is_read() -> None:
         ),
         (Destination("web", "v2", 8080, 90), Destination("web", "", None, 10)),
         10.0,
-        Retries(3, 2.0, ("5xx", "reset"), 0.025),
+        Retries(3, 2.0, ("5xx", "reset", "503"), 0.025),
         Fault(5.0, 0.1, 503, "", 50),
     )
     assert of_tls == Route("tls", "", (RouteMatch(sni_hosts=("*.example.com",), port=443),), (Destination("web"),))
@@ -129,6 +129,10 @@ def test_all_versions_are_read(version: str) -> None:
         (http(timeout="0"), "spec.http[0].timeout: '0' is shorter than 0.001 s"),
         (http(timeout="-1s"), "spec.http[0].timeout: '-1s' is no duration, as in 5s, 250ms or 1h30m"),
         (http(retries={"attempts": -1}), "spec.http[0].retries.attempts: -1 is not within 0 to 2147483647"),
+        (
+            http(retries={"attempts": 0, "retryOn": "5xx"}),
+            "spec.http[0].retries.attempts: is 0: nothing is tried again, whatever stands beside it",
+        ),
         (http(retry={}), "spec.http[0].retry: is no field of this resource"),
         (
             http(match=[{"uri": {"exact": "/", "prefix": "/"}}]),
@@ -149,6 +153,14 @@ def test_what_is_written_wrongly_is_refused(spec: Any, fault: str) -> None:
     assert faults("VirtualService", spec) == [fault]
 
 
+@pytest.mark.parametrize("word", ["5XX", " reset", "reset ", "", "timeout", "600", "42", "-503", "5xx;reset"])
+def test_a_reason_to_try_again_that_istio_does_not_know_is_refused(word: str) -> None:
+    """A route that is tried again for no reason is one that its writer thinks is."""
+    (fault,) = faults("VirtualService", http(retries={"attempts": 1, "retryOn": f"5xx,{word}"}))
+
+    assert fault.startswith(f"spec.http[0].retries.retryOn: {word!r} is no reason to try again, as 5xx, cancelled,")
+
+
 @pytest.mark.parametrize(
     ("spec", "warning"),
     [
@@ -158,7 +170,7 @@ def test_what_is_written_wrongly_is_refused(spec: Any, fault: str) -> None:
             "spec.http[0].redirect: is not done by a sidecar of ours",
         ),
         (
-            http(retries={"attempts": 0, "retryOn": "5xx"}),
+            http(retries={"attempts": 0, "backoff": "1s"}),
             "spec.http[0].retries.attempts: is 0: nothing is tried again, whatever stands beside it",
         ),
         (

@@ -47,6 +47,7 @@ PATH = Operation(paths=("/a",))
         (Rule((NOT_B,), conditions=(Condition("source.namespace", ("c",)),)), ["namespace"]),
         (Rule(conditions=(Condition("destination.port", ("80",)),)), ["port"]),
         (Rule(conditions=(Condition("destination.port", (), ("80",)),)), None),
+        (Rule((Source(namespaces=("a*b",)),)), ["namespace"]),
     ],
 )
 def test_what_a_rule_is_filed_under(rule: Rule, filed: list[str] | None) -> None:
@@ -91,6 +92,18 @@ def test_the_first_in_order_is_found_whether_it_was_filed_or_not() -> None:
     assert both.first(other) == 0
     assert list(both.all(other)) == [0, 2]
     assert len(both) == 4
+
+
+def test_thousands_of_rules_keep_their_order() -> None:
+    """They are kept in blocks: in one, a set of rules would take as many bits as there are rules."""
+    rules = [ready(Rule((Source(principals=(f"a/ns/b/sa/{number % 5000}",)),)), number) for number in range(9000)]
+    index = RuleIndex(rules)
+
+    assert len(index) == 9000
+    assert list(index.all(View(Facts(80, "a/ns/b/sa/3999")))) == [3999, 8999]
+    assert index.first(View(Facts(80, "a/ns/b/sa/4999"))) == 4999
+    assert index.first(View(Facts(80, "a/ns/b/sa/5000"))) is None
+    assert RuleIndex([]).first(View(Facts(80))) is None
 
 
 def test_of_many_rules_few_are_looked_at() -> None:
@@ -140,6 +153,7 @@ def test_whom_a_rule_excludes_it_is_not_looked_at_for() -> None:
         (Rule((NOT_B,), (Operation(not_ports=("1",)),)), ["namespace", "port"]),
         (Rule((NOT_B, PRINCIPAL)), []),  # who is excluded by one source may be let in by the other
         (Rule((Source(not_principals=("*",)),)), []),
+        (Rule((Source(not_namespaces=("a*b",)),)), []),  # the index knows how these begin and end, which is not all
         (Rule((Source(not_ip_blocks=("10.0.0.1",)),)), ["address"]),
         (Rule(conditions=(Condition("source.namespace", (), ("b",)),)), ["namespace"]),
     ],

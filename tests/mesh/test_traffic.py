@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,17 @@ import pytest
 from mesh.metadata import Metadata
 from mesh.resources import ResourceSet
 from mesh.selectors import Selector, Workload
-from mesh.traffic import ClientTls, DestinationRule, TlsMode, TrafficPolicy, destination_rule, full_host, host_matches
+from mesh.traffic import (
+    ClientTls,
+    DestinationRule,
+    Subset,
+    TlsMode,
+    TrafficPolicy,
+    destination_rule,
+    full_host,
+    host_matches,
+    rivals,
+)
 
 CLIENT = Workload("shop", {"app": "web"}, "web")
 HOST = "db.data.svc.cluster.local"
@@ -88,6 +99,24 @@ def test_of_two_for_one_host_the_one_that_selects_the_client_is_taken_and_then_t
 
     assert chosen(young, old) == "old"
     assert chosen(young, old, selecting, other) == "selecting"
+
+
+def test_rules_of_one_scope_are_one_rule() -> None:
+    """As Istio merges them: subsets are added by their names, the traffic policy is the first that there is."""
+    plain, mutual = TrafficPolicy(tls=ClientTls(TlsMode.DISABLE)), TrafficPolicy(tls=ClientTls(TlsMode.ISTIO_MUTUAL))
+    oldest = rule("oldest", created="1", subsets=(Subset("v1", {"v": "1"}),))
+    second = replace(rule("second", HOST.upper(), created="2"), traffic_policy=plain)
+    third = replace(
+        rule("third", created="3", subsets=(Subset("v1", {"v": "x"}), Subset("v2", {"v": "2"}))), traffic_policy=mutual
+    )
+    elsewhere = rule("elsewhere", created="0", export_to=("shop",))
+    found = destination_rule(ResourceSet(destination_rules=(third, second, oldest)), HOST, CLIENT, "data")
+
+    assert found is not None
+    assert found.metadata.name == "oldest"
+    assert found.traffic_policy == plain
+    assert found.subsets == (Subset("v1", {"v": "1"}), Subset("v2", {"v": "2"}))
+    assert list(rivals([third, elsewhere, second, oldest])) == [(oldest, second), (oldest, third)]
 
 
 @pytest.mark.parametrize(

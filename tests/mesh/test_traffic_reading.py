@@ -9,7 +9,6 @@ import pytest
 from mesh.traffic import (
     ClientTls,
     ConnectionPool,
-    ConsistentHash,
     DestinationRule,
     LoadBalancer,
     OutlierDetection,
@@ -60,7 +59,7 @@ def test_every_field_that_is_followed_is_read() -> None:
                         "maxRetries": 4,
                         "idleTimeout": "5m",
                         "maxConcurrentStreams": 6,
-                        "h2UpgradePolicy": "UPGRADE",
+                        "h2UpgradePolicy": "DO_NOT_UPGRADE",
                         "useClientProtocol": True,
                     },
                 },
@@ -95,7 +94,7 @@ def test_every_field_that_is_followed_is_read() -> None:
     )
     assert policy.load_balancer == LoadBalancer("ROUND_ROBIN", None, 30.0)
     assert policy.connection_pool == ConnectionPool(
-        10, 0.03, 0.0, 3600.0, TcpKeepalive(3, 7200.0, 75.0), 1, 2, 3, 4, 300.0, 6, "UPGRADE", True
+        10, 0.03, 0.0, 3600.0, TcpKeepalive(3, 7200.0, 75.0), 1, 2, 3, 4, 300.0, 6, "DO_NOT_UPGRADE", True
     )
     assert policy.outlier_detection == OutlierDetection(7, 8, 9, True, 300.0, 900.0, 50, 40)
     assert policy.retry_budget == RetryBudget(12.5, 1)
@@ -107,34 +106,15 @@ def test_every_field_that_is_followed_is_read() -> None:
 
 
 def test_what_is_not_said_is_none_and_defaults_are_istio_s() -> None:
-    found = read({"host": "db", "trafficPolicy": {"outlierDetection": {}, "connectionPool": {}, "retryBudget": {}}})
+    found = read(
+        {"host": "db", "trafficPolicy": {"outlierDetection": {}, "connectionPool": {"tcp": {}}, "retryBudget": {}}}
+    )
 
     assert found.traffic_policy.tls is None
     assert found.traffic_policy.outlier_detection == OutlierDetection()
     assert found.traffic_policy.connection_pool == ConnectionPool()
     assert found.traffic_policy.retry_budget == RetryBudget()
     assert read({"host": "db"}).traffic_policy == TrafficPolicy()
-
-
-@pytest.mark.parametrize(
-    ("hash_by", "read_as"),
-    [
-        ({"httpHeaderName": "x-user"}, ConsistentHash(http_header_name="x-user")),
-        ({"httpCookie": {"name": "user", "ttl": "0s"}}, ConsistentHash(http_cookie_name="user")),
-        ({"httpQueryParameterName": "q"}, ConsistentHash(http_query_parameter_name="q")),
-        ({"useSourceIp": True, "minimumRingSize": 64}, ConsistentHash(use_source_ip=True, ring_size=64)),
-        ({"useSourceIp": True, "ringHash": {"minimumRingSize": 64}}, ConsistentHash(use_source_ip=True, ring_size=64)),
-        ({"useSourceIp": True, "maglev": {}}, ConsistentHash(use_source_ip=True, maglev_table_size=65537)),
-        (
-            {"useSourceIp": True, "maglev": {"tableSize": 251}},
-            ConsistentHash(use_source_ip=True, maglev_table_size=251),
-        ),
-    ],
-)
-def test_consistent_hashes(hash_by: Any, read_as: ConsistentHash) -> None:
-    found = read({"host": "db", "trafficPolicy": {"loadBalancer": {"consistentHash": hash_by}}})
-
-    assert found.traffic_policy.load_balancer == LoadBalancer(consistent_hash=read_as)
 
 
 def test_the_old_name_of_consecutive_errors_is_read() -> None:
@@ -192,6 +172,17 @@ def test_fields_that_may_be_null_are_not_given_then() -> None:
             "spec.trafficPolicy.tls: MUTUAL names its certificate: clientCertificate and privateKey, or credentialName",
         ),
         (
+            {"host": "x", "trafficPolicy": {"tls": {"mode": "SIMPLE", "credentialName": "a", "caCrl": "/c"}}},
+            "spec.trafficPolicy.tls.caCrl: is not set beside credentialName, which holds all certificates",
+        ),
+        *(
+            (
+                {"host": "x", "trafficPolicy": {"tls": {"mode": "SIMPLE", "insecureSkipVerify": True, name: value}}},
+                f"spec.trafficPolicy.tls.{name}: is not looked at with insecureSkipVerify; leave one of them out",
+            )
+            for name, value in (("caCertificates", "/c"), ("subjectAltNames", ["a"]), ("credentialName", "a"))
+        ),
+        (
             {
                 "host": "x",
                 "trafficPolicy": {"loadBalancer": {"simple": "RANDOM", "consistentHash": {"useSourceIp": True}}},
@@ -212,8 +203,37 @@ def test_fields_that_may_be_null_are_not_given_then() -> None:
             "spec.trafficPolicy.portLevelSettings[0].port: is missing",
         ),
         (
-            {"host": "x", "trafficPolicy": {"portLevelSettings": [{"port": {"number": 1}}, {"port": {"number": 1}}]}},
+            {"host": "x", "trafficPolicy": {"portLevelSettings": [{"port": {"number": 1}, "tls": {}}] * 2}},
             "spec.trafficPolicy.portLevelSettings[1].port.number: 1 is given twice",
+        ),
+        (
+            {"host": "x", "trafficPolicy": {"portLevelSettings": [{"port": {"number": 1}}]}},
+            "spec.trafficPolicy.portLevelSettings[0]: says nothing about the port; "
+            "give one of connectionPool, loadBalancer, outlierDetection, tls",
+        ),
+        ({"host": "x", "trafficPolicy": {}}, "spec.trafficPolicy: is empty; leave it out where nothing is meant"),
+        (
+            {"host": "x", "trafficPolicy": {"connectionPool": {}}},
+            "spec.trafficPolicy.connectionPool: is empty: one of tcp and http is wanted",
+        ),
+        (
+            {
+                "host": "x",
+                "trafficPolicy": {
+                    "connectionPool": {"http": {"h2UpgradePolicy": "UPGRADE", "useClientProtocol": True}}
+                },
+            },
+            "spec.trafficPolicy.connectionPool.http.useClientProtocol: "
+            "keeps what the client speaks, and UPGRADE changes it",
+        ),
+        (
+            {"host": "x", "trafficPolicy": {"connectionPool": {"http": {"http2KeepAlive": {"interval": "1s"}}}}},
+            "spec.trafficPolicy.connectionPool.http.http2KeepAlive.timeout: is missing",
+        ),
+        (
+            {"host": "x", "trafficPolicy": {"outlierDetection": {"consecutiveLocalOriginFailures": 1}}},
+            "spec.trafficPolicy.outlierDetection.consecutiveLocalOriginFailures: "
+            "is looked at only where splitExternalLocalOriginErrors is true",
         ),
         ({"host": "x", "subsets": [{"name": "a"}, {"name": "a"}]}, "spec.subsets[1].name: 'a' is given twice"),
         ({"host": "x", "subsets": [{"labels": {}}]}, "spec.subsets[0].name: is missing"),
@@ -229,6 +249,10 @@ def test_what_is_written_wrongly_is_refused(spec: Any, fault: str) -> None:
         (
             {"host": "db.data"},
             "spec.host: 'db.data' is taken as it stands: a Service is web or web.shop.svc.cluster.local",
+        ),
+        (
+            {"host": "db", "trafficPolicy": {"tls": {"mode": "SIMPLE", "insecureSkipVerify": True}}},
+            "spec.trafficPolicy.tls.insecureSkipVerify: the server may be anybody",
         ),
         (
             {"host": "db", "trafficPolicy": {"proxyProtocol": {"version": "V2"}}},

@@ -10,6 +10,7 @@ API = {
     "AuthorizationPolicy": "security.istio.io/v1",
     "RequestAuthentication": "security.istio.io/v1",
     "DestinationRule": "networking.istio.io/v1",
+    "VirtualService": "networking.istio.io/v1",
     "Service": "v1",
     "Deployment": "apps/v1",
 }

@@ -58,11 +58,11 @@ def _rule(rule: Rule, policy: AuthorizationPolicy, facts: Facts, names: Sequence
         unknown = not allow
         if condition.values:
             answers = [_value(condition.key, value, namespace, facts, names) for value in condition.values]
-            if not (unknown if None in answers else any(answers)):
+            if not (any(answers) or (unknown and None in answers)):
                 return False
         if condition.not_values:
             answers = [_value(condition.key, value, namespace, facts, names) for value in condition.not_values]
-            if not (unknown if None in answers else not any(answers)):
+            if any(answers) or (None in answers and not unknown):
                 return False
         return True
 
@@ -114,6 +114,12 @@ def _text(value: str, text: str | None, *, present: str = ".+", flags: int = 0) 
     return re.fullmatch(pattern, text, re.DOTALL | flags) is not None
 
 
+def _if_unusual(uri: str, pattern: str) -> Answer:
+    """What Istio would find in an identity that is not the usual one is not known here; in a usual one it is not."""
+    usual = uri == "" or re.fullmatch("spiffe://[^/]+/ns/[^/]+/sa/[^/]+", uri)
+    return None if not usual and re.fullmatch(pattern, uri) else False
+
+
 def _value(key: str, value: str, namespace: str, facts: Facts, names: Sequence[str]) -> Answer:  # noqa: PLR0912
     principal = facts.principal or None
     uri = f"spiffe://{principal}" if principal else ""
@@ -122,13 +128,16 @@ def _value(key: str, value: str, namespace: str, facts: Facts, names: Sequence[s
             return any(_text(each, principal) for each in _under_each_name(value, names))
         case "source.namespace":
             pattern = ".*".join(map(re.escape, value.split("*")))
-            return re.fullmatch(f"spiffe://[^/]+/ns/(?:{pattern})(/.*)?", uri) is not None and "/ns//" not in uri
+            usual = re.fullmatch(r"spiffe://[^/]+/ns/([^/]+)(/[^/]+/[^/]+)*", uri)
+            if usual and re.fullmatch(pattern, usual[1]):
+                return True
+            return _if_unusual(uri, f".*/ns/(?:{pattern})/.*")
         case "source.serviceAccount":
             where, _, account = value.rpartition("/")
-            return (
-                re.fullmatch(f"spiffe://[^/]+/ns/{re.escape(where or namespace)}/sa/{re.escape(account)}", uri)
-                is not None
-            )
+            of = re.escape(where or namespace)
+            if re.fullmatch(f"spiffe://[^/]+/ns/{of}/sa/{re.escape(account)}", uri):
+                return True
+            return _if_unusual(uri, f"spiffe://.+/ns/{of}/(.+/|)sa/{re.escape(account)}(/.+)?")
         case "source.trustDomain":
             values = names if value in names else [value]
             return any(_text(each, principal.split("/")[0] if principal else None) for each in values)
@@ -148,7 +157,7 @@ def _value(key: str, value: str, namespace: str, facts: Facts, names: Sequence[s
         case "request.the.method":
             return _text(value, facts.http.method, present=".*")
         case "request.the.host":
-            return _text(value, facts.http.host, present=".*", flags=re.IGNORECASE)
+            return _text(value, facts.http.host or None, flags=re.IGNORECASE)
         case "request.the.path":
             if "{" in value:
                 pattern = re.escape(value).replace(r"\{\*\*\}", r"[^*?#\s]*").replace(r"\{\*\}", r"[^/*?#\s]+")

@@ -242,3 +242,17 @@ def test_keys_without_a_token_are_a_mistake(policy: Policy, folder: Folder) -> N
     folder.write("a.yaml", strict())
 
     assert "--jwks has keys for a token" in policy("explain", folder.path, *TO_WEB, "--jwks", "x").refusal
+
+
+def test_a_request_is_read_as_a_server_would_read_it(policy: Policy, folder: Folder) -> None:
+    admin = deny("shop/admin", "[{to: [{operation: {hosts: [web.shop], paths: ['/admin*']}}]}]")
+    twice = deny("shop/twice", "[{when: [{key: 'request.headers[x-a]', values: ['1,2']}]}]")
+    folder.write("web.yaml", strict(), admin, twice)
+    question = ("explain", folder.path, "--from", "shop/front", *TO_WEB)
+
+    assert "denied by rules[0] of the DENY policy shop/admin" in policy.says(
+        1, *question, "--path", "http://web.shop/a/../%61dmin", "--host", "other"
+    )
+    policy.says(1, *question, "--path", "/admin", "--header", "Host: WEB.shop")
+    policy.says(0, *question, "--path", "/admin", "--host", "other", "--header", "Host: web.shop")
+    policy.says(1, *question, "--path", "/", "--header", "X-A: 1", "--header", "x-a: 2")

@@ -43,6 +43,13 @@ def test_claims_may_stand_in_a_file_or_come_by_standard_input(tmp_path: Path, mo
         assert believed(given_as, None, [RULE], 0.0).claims == {"iss": "https://a.example", "sub": "ann"}
 
 
+def test_a_rule_for_any_issuer_takes_a_token_that_names_one() -> None:
+    rule = JwtRule("", jwks_uri="https://k.example", space_delimited_claims=("roles",))
+
+    assert believed('{"iss": "b", "roles": "x y"}', None, [rule], 0.0).claims == {"iss": "b", "roles": ["x", "y"]}
+    assert believed('{"sub": "b"}', None, [rule], 0.0).refused
+
+
 def test_what_is_no_token_is_refused_where_tokens_are_looked_at(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("nonsense")
 

@@ -25,6 +25,11 @@ from cli.policy import words
         (words.caller, "a.org/ns/shop/sa/front", words.Caller("shop", "front", "a.org/ns/shop/sa/front")),
         (words.caller, "spiffe://a.org/ns/shop/sa/front", words.Caller("shop", "front", "a.org/ns/shop/sa/front")),
         (words.caller, "spiffe://a.org/vm", words.Caller("", "", "a.org/vm")),
+        (words.method, "GET", "GET"),
+        (words.path, "/", "/"),
+        (words.path, "/a?b=c#d", "/a?b=c#d"),
+        (words.path, "http://web:80/a", "http://web:80/a"),
+        (words.path, "*", "*"),
         (words.header, "x-a=b=c", ("x-a", "b=c")),
         (words.header, "X-A: b", ("X-A", "b")),
         (words.header, "a:", ("a", "")),
@@ -53,6 +58,12 @@ def test_words_are_read(read: Callable[[str], Any], text: str, value: object) ->
         (words.caller, "/web", "is not a service account"),
         (words.caller, "a b", "is not a service account"),
         (words.caller, "spiffe://a b/c", "is no trust domain"),
+        (words.method, "get", "is not allowed"),
+        (words.method, "GE T", "is not allowed"),
+        (words.path, "admin", "is no path of a request"),
+        (words.path, "", "is no path of a request"),
+        (words.path, "/a b", "is no path of a request"),
+        (words.path, "/a\nb", "is no path of a request"),
         (words.header, "nothing", "is not NAME=VALUE"),
         (words.header, "=x", "is not NAME=VALUE"),
         (words.label, "app", "is not KEY=VALUE"),
@@ -72,7 +83,12 @@ def test_what_is_wrong_with_a_word_is_one_line(read: Callable[[str], Any], text:
     assert "\n" not in str(refused.value)
 
 
-@given(st.sampled_from([words.target, words.caller, words.header, words.label, words.port, words.address]), st.text())
+@given(
+    st.sampled_from(
+        [words.target, words.caller, words.header, words.path, words.method, words.label, words.port, words.address]
+    ),
+    st.text(),
+)
 def test_no_word_makes_it_fail(read: Callable[[str], Any], text: str) -> None:
     with contextlib.suppress(argparse.ArgumentTypeError):
         read(text)

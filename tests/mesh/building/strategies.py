@@ -9,24 +9,20 @@ from typing import Any
 from hypothesis import strategies as st
 
 from mesh.building.authorization_policy import authorization_policy
+from mesh.building.client_tls import ClientTls
+from mesh.building.connection_routes import TcpRoute, TlsRoute
 from mesh.building.destination_rule import destination_rule
 from mesh.building.local_rate_limit import local_rate_limit
 from mesh.building.metadata import PROFILES
 from mesh.building.peer_authentication import peer_authentication
 from mesh.building.request_authentication import JwtRule, request_authentication
+from mesh.building.route_destination import Destination
 from mesh.building.service_entry import PROTOCOLS, service_entry
 from mesh.building.sidecar import OUTBOUND_MODES, sidecar
-from mesh.building.traffic_policy import ALGORITHMS, ConnectionPool, LoadBalancer, OutlierDetection
-from mesh.building.virtual_service import (
-    RETRY_ON,
-    Destination,
-    Fault,
-    HttpRoute,
-    RequestMatch,
-    Retries,
-    virtual_service,
-)
+from mesh.building.traffic_policy import ALGORITHMS, ConnectionPool, LoadBalancer, OutlierDetection, TrafficPolicy
+from mesh.building.virtual_service import Fault, HttpRoute, RequestMatch, Retries, virtual_service
 from mesh.modes import MTLSMode
+from mesh.retry_budget import RETRY_CONDITIONS
 
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,12}[a-z0-9])?", fullmatch=True)
 SUBDOMAINS = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
@@ -196,18 +192,58 @@ BALANCERS = (
     | st.builds(LoadBalancer, hash_source_ip=st.just(True))
 )
 EXPORTS = maybe(st.just(["*"]) | st.just(["."]) | several(LABELS))
-DESTINATION_RULES = st.builds(
-    destination_rule,
-    **NAMED,
-    host=WILDCARD_HOSTS,
-    tls_mode=st.sampled_from([None, "ISTIO_MUTUAL", "DISABLE"]),
-    profile=maybe(st.sampled_from(PROFILES)),
-    connection_pool=maybe(POOLS),
-    outlier_detection=maybe(OUTLIERS),
-    load_balancer=maybe(BALANCERS),
-    subsets=maybe(st.dictionaries(LABELS, SELECTORS, min_size=1, max_size=2)),
-    export_to=EXPORTS,
-    **EXTRAS,
+PATHS = TOKENS.map("/{}".format)
+CLIENT_TLS = (
+    st.builds(ClientTls, mode=st.just("SIMPLE"), ca_certificates=PATHS | st.just("system"), sni=maybe(HOSTS))
+    | st.builds(ClientTls, mode=st.just("MUTUAL"), ca_certificates=PATHS, client_certificate=PATHS, private_key=PATHS)
+    | st.builds(
+        ClientTls,
+        mode=st.sampled_from(["SIMPLE", "MUTUAL"]),
+        credential_name=LABELS,
+        subject_alt_names=maybe(several(HOSTS)),
+    )
+)
+TRAFFIC_POLICIES = (
+    some_of(
+        tls=st.sampled_from(["ISTIO_MUTUAL", "DISABLE"]) | CLIENT_TLS,
+        load_balancer=BALANCERS,
+        outlier_detection=OUTLIERS,
+    )
+    .map(lambda fields: TrafficPolicy(**fields))
+    .filter(lambda policy: policy.as_dict() != {})
+)
+SUBSETS = st.dictionaries(LABELS, SELECTORS, min_size=1, max_size=2)
+DESTINATION_RULES = (
+    st.builds(
+        destination_rule,
+        **NAMED,
+        host=WILDCARD_HOSTS,
+        tls=maybe(CLIENT_TLS),
+        ports=st.dictionaries(PORTS, TRAFFIC_POLICIES, min_size=1, max_size=2),
+        **EXTRAS,
+    )
+    | st.builds(
+        lambda subsets, policy, **named: destination_rule(
+            **named, subsets=subsets, subset_policies={next(iter(subsets)): policy}
+        ),
+        SUBSETS,
+        TRAFFIC_POLICIES,
+        **NAMED,
+        host=WILDCARD_HOSTS,
+    )
+    | st.builds(
+        destination_rule,
+        **NAMED,
+        host=WILDCARD_HOSTS,
+        tls_mode=st.sampled_from([None, "ISTIO_MUTUAL", "DISABLE"]),
+        profile=maybe(st.sampled_from(PROFILES)),
+        connection_pool=maybe(POOLS),
+        outlier_detection=maybe(OUTLIERS),
+        load_balancer=maybe(BALANCERS),
+        subsets=maybe(SUBSETS),
+        export_to=EXPORTS,
+        **EXTRAS,
+    )
 )
 TEXT_MATCHES = st.builds(lambda way, text: {way: text}, st.sampled_from(["exact", "prefix", "regex"]), TEXTS)
 MATCHES = some_of(
@@ -222,7 +258,7 @@ RETRIES = st.builds(
     Retries,
     attempts=st.integers(1, 100),
     per_try_timeout=maybe(TIMES),
-    retry_on=maybe(several(st.sampled_from([*RETRY_ON, "503", "429"]))),
+    retry_on=maybe(several(st.sampled_from([*sorted(RETRY_CONDITIONS), "503", "429"]))),
     backoff=maybe(TIMES),
 ) | st.builds(Retries, attempts=st.just(0))
 PERCENTS = st.integers(0, 100) | st.floats(0, 100)
@@ -238,7 +274,20 @@ ROUTE: dict[str, st.SearchStrategy[Any]] = {
     "name": maybe(TEXTS),
 }
 ROUTES_WITH_MATCH = st.builds(HttpRoute, match=st.lists(MATCHES, min_size=1, max_size=2), **ROUTE)
+TCP_ROUTES = st.builds(
+    TcpRoute,
+    destinations=ROUTE["destinations"],
+    port=PORTS,
+    destination_subnets=maybe(several(ADDRESSES)),
+)
 VIRTUAL_SERVICES = st.builds(
+    lambda names, destinations, **named: virtual_service(hosts=names, tls=[TlsRoute(destinations, names[:1])], **named),
+    several(WILDCARD_HOSTS),
+    ROUTE["destinations"],
+    **NAMED,
+    tcp=st.lists(TCP_ROUTES, max_size=2),
+    **EXTRAS,
+) | st.builds(
     virtual_service,
     **NAMED,
     hosts=several(WILDCARD_HOSTS),

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from mesh.building.client_tls import ClientTls
 from mesh.building.destination_rule import destination_rule, visibility
-from mesh.building.traffic_policy import ConnectionPool, LoadBalancer, OutlierDetection
+from mesh.building.traffic_policy import ConnectionPool, LoadBalancer, OutlierDetection, TrafficPolicy
 from tests.support.built import assert_good
 
 HOST = "web.shop.svc.cluster.local"
@@ -46,6 +47,45 @@ def test_a_rule_says_how_a_host_is_dialled() -> None:
     assert_good(made)
 
 
+def test_ports_and_subsets_may_have_policies_of_their_own() -> None:
+    made = destination_rule(
+        "web",
+        "shop",
+        HOST,
+        tls_mode="ISTIO_MUTUAL",
+        ports={9090: TrafficPolicy(tls="DISABLE"), 8080: TrafficPolicy(load_balancer=LoadBalancer("RANDOM"))},
+        subsets={"v1": {"version": "v1"}, "v2": {"version": "v2"}},
+        subset_policies={"v2": TrafficPolicy(connection_pool=ConnectionPool(max_connections=1))},
+    )
+
+    assert made["spec"]["trafficPolicy"] == {
+        "tls": {"mode": "ISTIO_MUTUAL"},
+        "portLevelSettings": [
+            {"port": {"number": 9090}, "tls": {"mode": "DISABLE"}},
+            {"port": {"number": 8080}, "loadBalancer": {"simple": "RANDOM"}},
+        ],
+    }
+    assert made["spec"]["subsets"] == [
+        {"name": "v1", "labels": {"version": "v1"}},
+        {
+            "name": "v2",
+            "labels": {"version": "v2"},
+            "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 1}}},
+        },
+    ]
+    assert_good(made)
+
+
+def test_a_server_outside_of_the_mesh_is_dialled_by_its_own_certificates() -> None:
+    tls = ClientTls(mode="MUTUAL", credential_name="partner", sni="api.partner.example")
+    made = destination_rule("partner", "shop", "api.partner.example", tls=tls)
+
+    assert made["spec"]["trafficPolicy"] == {
+        "tls": {"mode": "MUTUAL", "credentialName": "partner", "sni": "api.partner.example"}
+    }
+    assert_good(made)
+
+
 def test_a_traffic_policy_that_would_be_empty_is_left_out() -> None:
     assert destination_rule("web", "shop", HOST, connection_pool=ConnectionPool())["spec"] == {"host": HOST}
 
@@ -65,6 +105,18 @@ def test_a_traffic_policy_that_would_be_empty_is_left_out() -> None:
         ({"subsets": {}}, "subsets"),
         ({"subsets": {"V1": {"version": "v1"}}}, "subsets"),
         ({"subsets": {"v1": {}}}, r"subsets\['v1'\]"),
+        ({"tls": "SIMPLE"}, "tls"),
+        ({"tls": ClientTls(mode="SIMPLE", ca_certificates="system"), "tls_mode": "DISABLE"}, "tls"),
+        ({"ports": {}}, "ports"),
+        ({"ports": {0: TrafficPolicy(tls="DISABLE")}}, "ports"),
+        ({"ports": {80: TrafficPolicy()}}, r"ports\[80\]"),
+        ({"ports": {80: "DISABLE"}}, r"ports\[80\]"),
+        ({"subset_policies": {}}, "subset_policies"),
+        ({"subset_policies": {"v1": TrafficPolicy(tls="DISABLE")}}, "subset_policies"),
+        (
+            {"subsets": {"v1": {"version": "v1"}}, "subset_policies": {"v1": TrafficPolicy()}},
+            r"subset_policies\['v1'\]",
+        ),
         ({"export_to": "*"}, "export_to"),
         ({"export_to": ["*", "shop"]}, "export_to"),
         ({"export_to": [".", "shop"]}, "export_to"),

@@ -12,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.building.authorization_policy import authorization_policy
+from mesh.building.client_tls import ClientTls
+from mesh.building.connection_routes import TcpRoute, TlsRoute
 from mesh.building.destination_rule import destination_rule
 from mesh.building.local_rate_limit import local_rate_limit
 from mesh.building.peer_authentication import peer_authentication
 from mesh.building.request_authentication import JwtRule, request_authentication
+from mesh.building.route_destination import Destination
 from mesh.building.service_entry import service_entry
 from mesh.building.sidecar import sidecar
-from mesh.building.traffic_policy import ConnectionPool, LoadBalancer, OutlierDetection
-from mesh.building.virtual_service import Destination, Fault, HttpRoute, RequestMatch, Retries, virtual_service
+from mesh.building.traffic_policy import ConnectionPool, LoadBalancer, OutlierDetection, TrafficPolicy
+from mesh.building.virtual_service import Fault, HttpRoute, RequestMatch, Retries, virtual_service
 from tests.mesh.building.strategies import RESOURCES
 from tests.support.built import assert_good, assert_valid, is_plain
 from tests.support.istio_schemas import needs_schemas, rule_faults, schema_faults
@@ -106,6 +109,11 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (ConnectionPool, {"max_connections": 1}),
     (OutlierDetection, {"interval": 1}),
     (LoadBalancer, {}),
+    (ClientTls, {"mode": "SIMPLE", "ca_certificates": "system"}),
+    (TrafficPolicy, {"tls": "DISABLE"}),
+    (TcpRoute, {"destinations": [Destination("db")]}),
+    (TlsRoute, {"destinations": [Destination("db")], "sni_hosts": ["db.example"]}),
+    (virtual_service, {**NAMED, "hosts": ["web"], "tcp": [TcpRoute([Destination("web")])]}),
     (Destination, {"host": "web"}),
     (RequestMatch, {"port": 80}),
     (Retries, {"attempts": 1}),

@@ -10,7 +10,7 @@ import pytest
 
 from mesh.building.parts import part, parts
 from mesh.building.request_authentication import JwtRule
-from mesh.building.virtual_service import Destination
+from mesh.building.route_destination import Destination
 
 
 def test_a_part_is_checked_when_it_is_made() -> None:

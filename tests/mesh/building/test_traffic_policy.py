@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mesh.building.traffic_policy import ConnectionPool, LoadBalancer, OutlierDetection, traffic_policy
+from mesh.building.client_tls import ClientTls
+from mesh.building.traffic_policy import ConnectionPool, LoadBalancer, OutlierDetection, TrafficPolicy
 
 
 def test_a_connection_pool_is_told_in_two_parts() -> None:
@@ -112,6 +113,8 @@ def test_load_is_balanced_by_an_algorithm_or_a_hash(balancer: LoadBalancer, spec
         (LoadBalancer, {"hash_header": "a", "maglev_table_size": 5000011}, "maglev_table_size"),
         (LoadBalancer, {"hash_header": "a", "ring_size": 8, "maglev_table_size": 3}, "ring_size, .*"),
         (LoadBalancer, {"warmup": "0s"}, "warmup"),
+        (TrafficPolicy, {"tls": "SIMPLE"}, "tls"),
+        (TrafficPolicy, {"connection_pool": {}}, "connection_pool"),
     ],
 )
 def test_wrong_arguments_are_refused(kind: type, wrong: dict[str, Any], argument: str) -> None:
@@ -120,11 +123,20 @@ def test_wrong_arguments_are_refused(kind: type, wrong: dict[str, Any], argument
 
 
 def test_parts_that_say_nothing_are_left_out() -> None:
-    policy = traffic_policy(
-        tls_mode=None,
-        connection_pool=ConnectionPool(),
-        outlier_detection=OutlierDetection(),
-        load_balancer=LoadBalancer("RANDOM"),
+    policy = TrafficPolicy(
+        connection_pool=ConnectionPool(), outlier_detection=OutlierDetection(), load_balancer=LoadBalancer("RANDOM")
     )
 
-    assert policy == {"loadBalancer": {"simple": "RANDOM"}}
+    assert policy.as_dict() == {"loadBalancer": {"simple": "RANDOM"}}
+    assert TrafficPolicy().as_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("tls", "block"),
+    [
+        ("DISABLE", {"mode": "DISABLE"}),
+        (ClientTls(mode="SIMPLE", ca_certificates="system"), {"mode": "SIMPLE", "caCertificates": "system"}),
+    ],
+)
+def test_tls_is_the_mesh_s_or_of_somebody_else(tls: str | ClientTls, block: dict[str, str]) -> None:
+    assert TrafficPolicy(tls=tls).as_dict() == {"tls": block}

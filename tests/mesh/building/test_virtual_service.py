@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from mesh.building.virtual_service import Destination, Fault, HttpRoute, RequestMatch, Retries, virtual_service
+from mesh.building.connection_routes import TcpRoute, TlsRoute
+from mesh.building.route_destination import Destination
+from mesh.building.virtual_service import Fault, HttpRoute, RequestMatch, Retries, virtual_service
 from tests.support.built import assert_good
 
 
@@ -44,6 +46,43 @@ def test_requests_are_routed_tried_again_and_bounded_in_time() -> None:
         "exportTo": ["*"],
     }
     assert_good(made)
+
+
+def test_connections_are_routed_beside_requests() -> None:
+    made = virtual_service(
+        "db",
+        "shop",
+        ["db", "*.example.com"],
+        tls=[TlsRoute([Destination("db")], ["api.example.com"])],
+        tcp=[TcpRoute([Destination("db")], port=5432), TcpRoute([Destination("db", weight=1), Destination("other")])],
+    )
+
+    assert made["spec"] == {
+        "hosts": ["db", "*.example.com"],
+        "tls": [{"match": [{"sniHosts": ["api.example.com"]}], "route": [{"destination": {"host": "db"}}]}],
+        "tcp": [
+            {"match": [{"port": 5432}], "route": [{"destination": {"host": "db"}}]},
+            {"route": [{"destination": {"host": "db"}, "weight": 1}, {"destination": {"host": "other"}}]},
+        ],
+    }
+    assert_good(made)
+
+
+def test_a_name_of_tls_is_one_of_the_hosts() -> None:
+    route = TlsRoute([Destination("db")], ["api.example.com"])
+
+    with pytest.raises(ValueError, match=r"^tls\[0\]: 'api\.example\.com' is none of hosts"):
+        virtual_service("db", "shop", ["db", "*.example.org"], tls=[route])
+
+
+def test_a_service_without_routes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^http, tls, tcp: there is no route"):
+        virtual_service("db", "shop", ["db"])
+
+
+def test_a_tcp_route_that_hides_another_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^tcp\[0\]: matches everything"):
+        virtual_service("db", "shop", ["db"], tcp=[TcpRoute([Destination("db")])] * 2)
 
 
 def test_a_route_that_hides_another_is_refused() -> None:
@@ -112,7 +151,7 @@ def test_wrong_arguments_are_refused(kind: type, wrong: dict[str, Any], argument
 
 
 @pytest.mark.parametrize(
-    ("wrong", "argument"), [({"hosts": []}, "hosts"), ({"hosts": "web"}, "hosts"), ({"http": []}, "http")]
+    ("wrong", "argument"), [({"hosts": []}, "hosts"), ({"hosts": "web"}, "hosts"), ({"http": []}, "http, tls, tcp")]
 )
 def test_a_service_needs_hosts_and_routes(wrong: dict[str, Any], argument: str) -> None:
     call: dict[str, Any] = {"hosts": ["web"], "http": [HttpRoute([Destination("web")])]}
