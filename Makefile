@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 
-.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr bench-policy bench-limits measure-init system-packages clean images test-cluster \
+.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr bench-policy bench-limits measure-init survive system-packages clean images test-cluster \
         evidence vectors interop fuzz coverage mutants
 
 run: setup system-packages
@@ -50,6 +50,12 @@ unit: setup system-packages
 test-cluster: setup
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster"; exit 2; }
 	@$(BIN)/python -m pytest tests/certmgr/kubernetes tests/cli/ca/test_in_cluster.py $(TESTS)
+
+# How the sidecar survives what a cluster does to it: half an hour on two cores, as root on Linux. It prints what it saw.
+# make survive SCALE=0.05 TESTS=tests/survival/test_death.py
+survive: SCALE ?= 1
+survive: setup system-packages
+	@QBITEL_SURVIVE=$(SCALE) $(BIN)/python -m pytest -q -s $(or $(TESTS),tests/survival)
 
 # The data path beside Envoy, and HAProxy and nginx where QBITEL_HAPROXY and QBITEL_NGINX name them or they are on PATH with
 # OpenSSL 3.5 or newer: 20 minutes, writes docs/benchmarks/. make bench ARGS=--quick: two minutes.

@@ -6,7 +6,6 @@ port of its API and the folder that its roots are in.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import socket
 import sys
@@ -26,6 +25,7 @@ from certmgr.store import AUTHORITY_DOCUMENT
 from mesh import names
 from mesh.spiffe import SpiffeId
 from pqtls import PROFILES
+from proxy import loop
 
 _TRUST_DOMAIN = "cluster.local"
 
@@ -59,4 +59,4 @@ async def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(Path(sys.argv[1]))))
+    sys.exit(loop.run(main(Path(sys.argv[1]))))

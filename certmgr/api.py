@@ -31,6 +31,7 @@ _WAIT: Final = re.compile(r"wait\s*=\s*\"?([0-9]{1,5})\"?\Z")
 _JSON: Final = "application/json"
 # When to come again while the store is away: it is somebody else's to mend, so not at once.
 _STORE_RETRY_SECONDS: Final = 10
+_UNAVAILABLE: Final = "the authority cannot write down what it does, and so does nothing; its log says why. Come again"
 # aiohttp's own limit; ours is kept while reading, and answers in our form.
 _NO_LIMIT: Final = 0
 
@@ -291,7 +292,9 @@ class Api:
         return self._refusal(refused)
 
     def _refusal(self, refused: Refused, your_time: str = "") -> web.Response:
-        body = wire.refusal(refused.reason.slug, str(refused), self._now(), your_time)
+        # What fails in here is for the operator, and in the log: paths and modes are nobody else's business.
+        message = _UNAVAILABLE if refused.reason is Reason.AUTHORITY_UNAVAILABLE else str(refused)
+        body = wire.refusal(refused.reason.slug, message, self._now(), your_time)
         answer = web.Response(status=refused.reason.status, body=body, content_type=_JSON)
         if refused.retry_after is not None:
             answer.headers["Retry-After"] = str(refused.retry_after)

@@ -61,6 +61,9 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # Writers of this process take turns, first come, first served. The kernel's lock knows no turns: who writes
+        # seventeen documents in a row would keep somebody with one waiting for all of them.
+        self._turn = asyncio.Lock()
 
     async def load(self, name: str) -> Stored | None:
         """See Store.load."""
@@ -68,11 +71,11 @@ class FolderStore:
 
     async def save(self, name: str, document: bytes, expected: str | None) -> str:
         """See Store.save."""
-        return await _in_thread(lambda: self._save(name, document, expected))
+        return await self._in_turn(lambda deadline: self._save(name, document, expected, deadline))
 
     async def delete(self, name: str, expected: str) -> None:
         """See Store.delete."""
-        await _in_thread(lambda: self._delete(name, expected))
+        await self._in_turn(lambda deadline: self._delete(name, expected, deadline))
 
     async def names(self) -> Sequence[str]:
         """See Store.names."""
@@ -94,6 +97,19 @@ class FolderStore:
                 seen = signature
             await asyncio.sleep(_WATCH_SECONDS)
 
+    async def _in_turn(self, change: Callable[[float], _Result]) -> _Result:
+        """Run `change` when it is its turn. Its argument is when it has waited for long enough, in time.monotonic()."""
+        deadline = time.monotonic() + _LOCK_SECONDS
+        try:
+            async with asyncio.timeout(_LOCK_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise self._locked_by_another() from None
+        try:
+            return await _in_thread(lambda: change(deadline))
+        finally:
+            self._turn.release()
+
     def _load(self, name: str) -> Stored | None:
         path = self._path(name)
         try:
@@ -109,11 +125,15 @@ class FolderStore:
             raise UserError(f"{shown(path)} is no document of this store; restore it from a backup, or remove it")
         return Stored(content[header.end() :], header[1].decode())
 
-    def _save(self, name: str, document: bytes, expected: str | None) -> str:
+    def _save(self, name: str, document: bytes, expected: str | None, deadline: float) -> str:
         if len(document) > MAX_DOCUMENT:
             raise UserError(f"the document {name!r} would have {len(document)} bytes; a store keeps {MAX_DOCUMENT}")
         path = self._path(name)
-        with self._lock():
+        if expected is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Else it must be there: one that is gone was moved away or unmounted, and what would be written in its place
+        # would be lost to all others.
+        with self._lock(deadline):
             self._expect(name, expected)
             self._sweep()
             version = secrets.token_hex(16)
@@ -122,11 +142,11 @@ class FolderStore:
                 write_files(self._folder, [File(path.name, content, SECRET_MODE)], replace=True)
         return version
 
-    def _delete(self, name: str, expected: str) -> None:
+    def _delete(self, name: str, expected: str, deadline: float) -> None:
         path = self._path(name)
         if not os.path.lexists(path):
             return
-        with self._lock():
+        with self._lock(deadline):
             stored = self._load(name)
             if stored is None:
                 return
@@ -169,19 +189,23 @@ class FolderStore:
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Hold the folder's lock. It is a file of its own, because the documents are replaced by rename."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _lock(self, deadline: float) -> Iterator[None]:
+        """Hold the folder's lock, or raise StoreUnavailable where nobody gives it back until `deadline`.
+
+        It is a file of its own, because the documents are replaced by rename.
+        """
         descriptor = os.open(self._folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
         try:
-            deadline = time.monotonic() + _LOCK_SECONDS
             while not _locked(descriptor):
                 if time.monotonic() > deadline:
-                    raise StoreUnavailable(f"another process holds the lock of {shown(self._folder)} and does not end")
+                    raise self._locked_by_another()
                 time.sleep(_LOCK_POLL_SECONDS)
             yield
         finally:
             os.close(descriptor)
+
+    def _locked_by_another(self) -> StoreUnavailable:
+        return StoreUnavailable(f"another process holds the lock of {shown(self._folder)} and does not end")
 
 
 def _locked(descriptor: int) -> bool:

@@ -121,6 +121,10 @@ class Ledger:
         if not self._book.knows(serial):
             await self.refresh()
 
+    def is_superseded(self, peer: Peer) -> bool:
+        """Whether its instance has shown a later certificate, as far as that is known here."""
+        return self._book.is_superseded(peer)
+
     async def everyone(self) -> PeerBook:
         """The peers of all replicas: none is missing that was written down before this was called.
 

@@ -29,6 +29,7 @@ class Figures:
     phases: tuple[str, ...]
     peers: int
     revoked: int
+    barred: int
 
 
 class Metrics:
@@ -84,6 +85,9 @@ class Metrics:
         self._revoked = Gauge(
             "qbitel_certmgr_revoked", "Certificates that are revoked and have not ended.", registry=registry
         )
+        self._barred = Gauge(
+            "qbitel_certmgr_barred", "Identities that get no certificate until the bar is lifted.", registry=registry
+        )
         self.connections = Gauge("qbitel_certmgr_connections", "Connections that are open now.", registry=registry)
         self.evicted = Counter(
             "qbitel_certmgr_connections_evicted",
@@ -124,3 +128,4 @@ class Metrics:
             self._phase.labels(phase).set(phase == figures.phase)
         self._peers.set(figures.peers)
         self._revoked.set(figures.revoked)
+        self._barred.set(figures.barred)

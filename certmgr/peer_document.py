@@ -46,7 +46,7 @@ def encode(peers: Iterable[Peer]) -> bytes:
         "issued": [_microseconds(one.issued_at) for one in ordered],
         "not_after": [_microseconds(one.not_after) for one in ordered],
         "acknowledged": [one.acknowledged for one in ordered],
-        "shown": [int(one.shown) for one in ordered],
+        "shown": [one.shown + one.contested for one in ordered],  # no, yes, yes and too late
         "origin": [origin_at[one.origin] for one in ordered],
         "number": [one.number for one in ordered],
         "saw": [seen_at[one.saw] for one in ordered],
@@ -84,7 +84,7 @@ def _peer(
     identity: Any, instance: Any, generation: Any, serial: Any, issued: Any, not_after: Any,
     acknowledged: Any, shown: Any, origin: Any, number: Any, saw: Any,
 ) -> Peer:  # fmt: skip
-    if _number(shown) > 1:
+    if _number(shown) > 2:  # see encode
         raise ValueError("what is shown or not is neither")
     return Peer(
         identity=_identity(identity),
@@ -98,6 +98,7 @@ def _peer(
         origin=_text(origins[_number(origin)]),
         number=_number(number),
         saw=seen[_number(saw)],
+        contested=shown > 1,
     )
 
 

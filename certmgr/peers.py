@@ -45,7 +45,8 @@ class Peer:
     `generation` signed it; `serial` is its number in lower-case hexadecimal digits. `acknowledged` is the round whose
     anchors its holder has said it trusts (0: none), `shown` whether the holder has shown us this certificate, so that
     it has arrived. `origin` and `number` are its place among what one process of the authority issued, `saw` how far
-    that process knew others' (by origin); "" stands for a place that is not known.
+    that process knew others' (by origin); "" stands for a place that is not known. `contested` says that it was shown
+    after a later one had been: no process goes back, so that two have this instance's name, and both are counted.
     """
 
     identity: str
@@ -59,6 +60,7 @@ class Peer:
     origin: str = ""
     number: int = 0
     saw: tuple[tuple[str, int], ...] = ()
+    contested: bool = False
 
     def __post_init__(self) -> None:
         check_instance(self.instance)
@@ -71,6 +73,8 @@ class Peer:
                 raise ValueError("a certificate's number is out of range")
         if not 0 <= self.acknowledged <= MAX_NUMBER:
             raise ValueError("a round is out of range")
+        if self.contested and not self.shown:
+            raise ValueError("a certificate that was not shown cannot have been shown too late")
         if self.issued_at.tzinfo is None or self.not_after.tzinfo is None:
             raise ValueError("a peer's times must be aware")
 
@@ -95,13 +99,22 @@ class Peer:
         """This peer after its holder has shown this certificate, and trusts the roots of this round (0: not said)."""
         return replace(self, shown=True, acknowledged=max(self.acknowledged, round_number))
 
+    def contesting(self) -> Peer:
+        """This peer after its holder has shown this certificate, though a later one had been shown before."""
+        return replace(self, shown=True, contested=True)
+
     def merged(self, other: Peer | None) -> Peer:
         """What two entries of this certificate know together, in whichever order: nobody takes back what was said."""
         if other is None or other == self:
             return self
         # All but what was said is the same in both, unless a document was tampered with: then either, but one for all.
         base = min(self, other, key=lambda one: (one.identity, one.instance, one.origin, one.number, one.saw))
-        return replace(base, shown=self.shown or other.shown, acknowledged=max(self.acknowledged, other.acknowledged))
+        return replace(
+            base,
+            shown=self.shown or other.shown,
+            contested=self.contested or other.contested,
+            acknowledged=max(self.acknowledged, other.acknowledged),
+        )
 
 
 def check_instance(instance: str) -> str:
@@ -187,6 +200,14 @@ class PeerBook:
                     if peer.not_after >= now and not (instance and _is_superseded(peer, peers)):
                         yield peer
 
+    def is_superseded(self, peer: Peer) -> bool:
+        """Whether the instance has shown a later certificate, and has not come back with this one since."""
+        return bool(peer.instance) and _is_superseded(peer, self._of(peer.identity, peer.instance))
+
+    def contested(self, now: datetime.datetime) -> set[tuple[str, str]]:
+        """Identity and instance of whom two live processes seem to be."""
+        return {(peer.identity, peer.instance) for peer in self.live(now) if peer.contested}
+
     def without(self, keys: frozenset[Key]) -> PeerBook:
         """The book without these certificates; this very one where it has none of them."""
         if not any(key in self._peers for key in keys):
@@ -240,7 +261,7 @@ class PeerBook:
 
 def _is_superseded(peer: Peer, of_instance: Sequence[Peer]) -> bool:
     """Whether its holder has shown a certificate that it asked for later: it asks for one after another."""
-    return any(other.shown and other.follows(peer) for other in of_instance)
+    return not peer.contested and any(other.shown and other.follows(peer) for other in of_instance)
 
 
 def _bounded(peers: Sequence[Peer]) -> list[Key]:

@@ -119,6 +119,7 @@ def figures_of(service: AuthorityService) -> Figures:
         phases=tuple(phase.value for phase in Phase),
         peers=len(service.ledger),
         revoked=len(state.revoked),
+        barred=len(state.barred),
     )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 
-from certmgr.authority import CertificateAndKey, WorkloadRequest, certify_workload, issue_workload
+from certmgr.authority import WorkloadRequest, certify_workload, issue_workload
 from certmgr.barring import check_not_barred
 from certmgr.bundle import bundle_of
 from certmgr.kem import certify_kem
@@ -61,6 +61,16 @@ class IssuedToPeer:
     generation: str
 
 
+@dataclass(frozen=True, slots=True)
+class _OwnCredential:
+    """The API's chain and key, PEM, with what says whether they still serve: asked with each connection."""
+
+    issuer: x509.Certificate
+    due: datetime.datetime
+    chain: bytes
+    key: bytes = field(repr=False)
+
+
 class AuthorityService:
     """Implements parts.Authority, and what the API asks beside it."""
 
@@ -72,10 +82,11 @@ class AuthorityService:
         self._stored = stored
         self._state = decode_state(stored.document)
         self._bundle = bundle_of(self._state)
+        self._revoked_serials = _serials(self._state)
         self._changed = asyncio.Event()
         # Held from asking the store to taking up its answer: an answer that is overtaken must not undo a newer one.
         self._asking = asyncio.Lock()
-        self._own: CertificateAndKey | None = None
+        self._own: _OwnCredential | None = None
 
     @classmethod
     async def open(cls, parts: Parts, *, now: Callable[[], datetime.datetime]) -> AuthorityService:
@@ -111,7 +122,8 @@ class AuthorityService:
 
     def is_revoked(self, certificate: x509.Certificate) -> bool:
         """See parts.Authority."""
-        return is_revoked(self._state, certificate)
+        # Asked with each certificate that is shown, while ten thousand may be revoked.
+        return certificate.serial_number in self._revoked_serials and is_revoked(self._state, certificate)
 
     async def change(self, transform: Callable[[AuthorityState], AuthorityState | None]) -> bool:
         """Replace the state by what `transform` makes of the newest one; False where it makes None of it.
@@ -178,6 +190,7 @@ class AuthorityService:
         state = decode_state(stored.document)
         before = self._bundle.etag
         self._stored, self._state, self._bundle = stored, state, bundle_of(state)
+        self._revoked_serials = _serials(state)
         if self._bundle.etag != before:
             self._changed.set()
             self._changed = asyncio.Event()
@@ -204,7 +217,9 @@ class AuthorityService:
             # Known before the new one is written down, whichever replica issued it: so that the new one is later. Where
             # it cannot be found, which _follow_peers says, both count.
             with contextlib.suppress(UserError):
-                await self.ledger.know(shown)
+                peer = await self.ledger.find(str(proven.spiffe_id), instance, shown)
+                if peer is not None and self.ledger.is_superseded(peer):
+                    await self.ledger.record(_contested(peer))
         public_key = check_csr(csr, proven).public_key
         kem_key = None if kem_public_key is None else _read_kem_key(kem_public_key)
         request = self._request(proven)
@@ -249,9 +264,13 @@ class AuthorityService:
                 Reason.NOT_ENTITLED,
                 f"no certificate of {identity} is known for the instance {instance!r}; ask for one first",
             )
+        # Judged before anything is awaited: what the same holder shows next must not count as shown before.
+        is_late = self.ledger.is_superseded(peer)
         if anchors != self._bundle.anchors:
             await self._confirm()  # it may have heard of a newer round than we have
         said = peer.acknowledging(self._round_of(anchors))
+        if is_late:
+            said = _contested(said)
         if said != peer:
             await self.ledger.record(said)
 
@@ -301,15 +320,18 @@ class AuthorityService:
         """
         issuer = self._state.generations[0].issuer
         own, now = self._own, self.now()
-        if own is None or _is_due(own.certificate, now) or own.certificate.issuer != issuer.certificate.subject:
+        if own is None or now >= own.due or own.issuer != issuer.certificate:
             service, space = names.AUTHORITY_SERVICE, names.CONTROL_NAMESPACE
             request = WorkloadRequest(
                 spiffe_id=SpiffeId.of_authority(self.trust_domain),
                 dns_names=(service, f"{service}.{space}", f"{service}.{space}.svc"),
                 validity=self._state.leaf_validity,
             )
-            own = self._own = issue_workload(request, issuer, now)
-        return own.certificate_pem + issuer.certificate_pem, own.private_key_pem
+            made = issue_workload(request, issuer, now)
+            chain = made.certificate_pem + issuer.certificate_pem
+            own = _OwnCredential(issuer.certificate, _renewal(made.certificate), chain, made.private_key_pem)
+            self._own = own
+        return own.chain, own.key
 
     def _check_entitled(self, proven: ProvenIdentity) -> None:
         identity = proven.spiffe_id
@@ -382,13 +404,27 @@ class AuthorityService:
         )
 
 
+def _contested(peer: Peer) -> Peer:
+    _log.warning(
+        "%s shows a certificate that it has replaced: two processes have the name %r, and a rotation waits for both. "
+        "Give each a name of its own",
+        peer.identity,
+        peer.instance,
+    )
+    return peer.contesting()
+
+
+def _serials(state: AuthorityState) -> frozenset[int]:
+    return frozenset(one.serial for one in state.revoked)
+
+
 async def _whole(work: Awaitable[None]) -> None:
     await work
 
 
-def _is_due(certificate: x509.Certificate, now: datetime.datetime) -> bool:
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return now >= certificate.not_valid_before_utc + life * _OWN_RENEWAL
+def _renewal(certificate: x509.Certificate) -> datetime.datetime:
+    begin = certificate.not_valid_before_utc
+    return begin + (certificate.not_valid_after_utc - begin) * _OWN_RENEWAL
 
 
 def _read_kem_key(pem: bytes) -> MLKEM1024PublicKey:

@@ -63,8 +63,11 @@ class Generation:
     root: x509.Certificate
     root_key: MLDSA87PrivateKey | None = field(repr=False, compare=False)
     intermediates: tuple[CertificateAndKey, ...]
+    # Asked for with each certificate: hashed once.
+    _name: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_name", short_hash(self.root))
         if self.root_key is not None:
             CertificateAndKey(self.root, self.root_key)
         _check_signed(self.root, self.root, "the root")
@@ -76,7 +79,7 @@ class Generation:
     @property
     def name(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of the root's DER."""
-        return short_hash(self.root)
+        return self._name
 
     @property
     def issuer(self) -> CertificateAndKey:

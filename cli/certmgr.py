@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import hashlib
 import re
@@ -26,7 +25,7 @@ from cli.ca.places import namespace
 from cli.proxy import DEFAULT_PROFILE, add_log_level, endpoint, set_up_logging
 from mesh import names
 from mesh.errors import UserError
-from proxy import config, sockets
+from proxy import config, loop, sockets
 from proxy.credentials import utc_now
 
 # Requests take milliseconds; what is slower than this at the end has a client that does not read.
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
     options = _parser().parse_args(arguments)
     set_up_logging(options.log_level)
-    return asyncio.run(_serve(options))
+    return loop.run(_serve(options))
 
 
 def _parser() -> Parser:

@@ -16,8 +16,13 @@ from mesh.errors import UserError
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("cli.demo.command", "prove the product on this machine: two pods, two sidecars, real traffic"),
     "proxy": ("cli.proxy", "run the sidecar of a pod"),
+    "status": ("cli.status", "show a running sidecar's connections, tunnels, certificates, configuration"),
     "tunnel": ("cli.tunnel", "run one explicit tunnel: plain TCP on one side, TLS on the other"),
     "init": ("cli.init", "apply, check or remove the interception rules of a pod"),
+    "inject": ("cli.inject", "put the sidecar into the pods of manifests, or say what would happen to them and why"),
+    "uninject": ("cli.uninject", "take the sidecar out of manifests again"),
+    "injector": ("cli.injector", "run the webhook that puts the sidecar into pods"),
+    "wait": ("cli.wait", "wait until the sidecar of this pod is ready, or has nothing left to do"),
     "ca": ("cli.ca.command", "make and run certificate authorities, look at and judge certificates"),
     "certmgr": ("cli.certmgr", "run the mesh's certificate authority as a service"),
     "policy": ("cli.policy.command", "write, check, explain and compare the policies that govern a mesh"),

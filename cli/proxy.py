@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.arguments import Address, Parser, address, positive_int
+from cli.proxy_life import add_life_options, add_limits, life, limits
+from cli.proxy_peers import add_peers_options, tunnel_listeners
+from cli.proxy_policy import add_policy_options, policy_config
 from cli.sealed import open_sealed_key
 from mesh import names
 from mesh.errors import UserError
@@ -61,15 +64,11 @@ def _parser() -> Parser:
         "--mode",
         choices=[mode.value for mode in MTLSMode],
         default=MTLSMode.STRICT.value,
-        help="what the inbound side takes: TLS of the mesh only, plaintext too, or plaintext only (%(default)s)",
+        help="what the inbound side takes where no policy says it: TLS of the mesh only, plaintext too, or plaintext "
+        "only (%(default)s)",
     )
-    parser.add_argument(
-        "--mesh",
-        metavar="CIDR",
-        action="append",
-        default=[],
-        help="destinations that are reached by TLS of the mesh or not at all; repeatable; all others pass as plain TCP",
-    )
+    add_policy_options(parser)
+    add_peers_options(parser)
     parser.add_argument(
         "--outbound", metavar="ADDR", type=address, help="where captured outbound connections arrive (15001)"
     )
@@ -78,6 +77,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--metrics", metavar="ADDR", type=address, help="GET /metrics (15090)")
     parser.add_argument("--health", metavar="ADDR", type=address, help="GET /healthz/ready and /healthz/live (15021)")
+    add_life_options(parser)
     parser.add_argument("--no-capture", action="store_true", help="no captured listeners: only the explicit ones")
     for side, what in (
         ("outbound", "plain TCP in, TLS of the mesh out"),
@@ -92,16 +92,7 @@ def _parser() -> Parser:
             help=f"{what}, without interception; repeatable",
         )
     parser.add_argument("--max-connections", metavar="N", type=positive_int, default=_DEFAULTS.max_connections)
-    for name in ("connect", "handshake", "idle"):
-        default = getattr(_DEFAULTS, f"{name}_timeout")
-        parser.add_argument(f"--{name}-timeout", metavar="S", type=float, default=default, help="seconds (%(default)g)")
-    parser.add_argument(
-        "--drain-seconds",
-        metavar="S",
-        type=float,
-        default=_DEFAULTS.drain_seconds,
-        help="how long SIGTERM waits for connections to end (%(default)g)",
-    )
+    add_limits(parser)
     _add_tunnels(parser)
     parser.add_argument("--workers", metavar="N", type=positive_int, default=1, help="processes (%(default)s)")
     add_log_level(parser)
@@ -184,15 +175,18 @@ def _config(options: argparse.Namespace) -> ProxyConfig:
         key_log=options.key_log,
         trust_domains=config.trust_domains(options.trust_domain or [names.DEFAULT_TRUST_DOMAIN]),
         mode=MTLSMode(options.mode),
+        policy=policy_config(options),
         mesh=config.networks(options.mesh),
+        peers_file=options.peers,
+        **life(options),
         metrics=_endpoints(options.metrics, names.METRICS_PORT, ipv6),
         health=_endpoints(options.health, names.HEALTH_PORT, ipv6),
         limits=Limits(
             max_connections=options.max_connections,
-            handshake_timeout=options.handshake_timeout,
-            connect_timeout=options.connect_timeout,
-            idle_timeout=options.idle_timeout,
-            drain_seconds=options.drain_seconds,
+            **limits(options),
+            tunnel_idle_timeout=options.tunnel_idle_timeout,
+            tunnel_silence=options.tunnel_silence,
+            tunnel_max_age=options.tunnel_max_age,
         ),
         tunnels=options.tunnels,
         workers=options.workers,
@@ -238,7 +232,7 @@ def _listeners(options: argparse.Namespace, ipv6: bool) -> list[ListenerConfig]:
     ):
         for bind, target in pairs:
             listeners.append(ListenerConfig(direction=direction, bind=bind, target=target))
-    return listeners
+    return listeners + tunnel_listeners(options, ipv6)
 
 
 def _endpoints(given: Address | None, port: int, ipv6: bool) -> tuple[Endpoint, ...]:

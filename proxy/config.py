@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -15,11 +15,16 @@ from mesh.errors import UserError
 from mesh.modes import MTLSMode
 from mesh.spiffe import InvalidSpiffeId, SpiffeId, check_trust_domain
 from pqtls import PROFILES, Profile
+from proxy.policy.config import PolicyConfig
 from proxy.routes import Network
 
 # A host's name has up to 64 characters, a pod's UID 36; the worker's number comes behind it.
 _MAX_INSTANCE: Final = 100
 _INSTANCE = re.compile(rf"[A-Za-z0-9._-]{{1,{_MAX_INSTANCE}}}\Z")
+
+
+# How a line of the access log is written; "off": not at all.
+ACCESS_LOG_FORMATS: Final = ("json", "text", "off")
 
 
 class Direction(Enum):
@@ -149,6 +154,9 @@ class Limits:
     # PERMISSIVE only: a client that is silent for so long is taken for plaintext in which the server speaks first. A
     # ClientHello whose only segment is lost comes again after 1 s (RFC 6298 §2.1), which this outlasts.
     peek_timeout: float = 1.5
+    # The same at ports where servers speak first (policy.server_first). Outlasts one lost segment on the networks of a
+    # cluster: Linux sends it again after 200 ms (TCP_RTO_MIN).
+    server_first_timeout: float = 0.3
     # Without a byte either way for so long, both ends are taken for gone; the same hour as Envoy's tcp_proxy.
     idle_timeout: float = 3600.0
     # A tunnel without streams for so long is closed: a handshake costs what 100 KB of memory cost for hours.
@@ -157,8 +165,15 @@ class Limits:
     tunnel_silence: float = 15.0
     # A tunnel to a Service's address leads to one of its pods; new pods get their share when tunnels are replaced.
     tunnel_max_age: float = 600.0
+    # Bytes wait for one end, and nothing has moved either way for so long: its program hangs, or its machine is gone
+    # and answers no packet (TCP_USER_TIMEOUT). Each such connection holds 256 KiB here. A consumer that pauses for ten
+    # minutes is no longer one that will go on.
+    stall_timeout: float = 600.0
     # SIGTERM to end: five seconds less than Kubernetes' default terminationGracePeriodSeconds of 30.
     drain_seconds: float = 25.0
+    # After SIGTERM new connections are still served. It ends early when none is left and none has come for so long: the
+    # time in which kube-proxy and clients' resolvers hear that this pod leaves is a second or two.
+    drain_quiet: float = 3.0
     # accept() without descriptors or memory fails at once and would spin; others may free theirs meanwhile.
     accept_pause: float = 0.1
 
@@ -168,12 +183,42 @@ class Limits:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1")
         for name in (
             "handshake_timeout", "connect_timeout", "first_bytes_timeout", "peek_timeout", "idle_timeout",
-            "tunnel_idle_timeout", "tunnel_silence", "tunnel_max_age",
+            "server_first_timeout",
+            "tunnel_idle_timeout", "tunnel_silence", "tunnel_max_age", "stall_timeout",
         ):  # fmt: skip
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"--{name.replace('_', '-')} must be more than 0 seconds")
-        if not 0 <= self.drain_seconds < float("inf"):
-            raise UserError("--drain-seconds must be 0 or more seconds")
+        for name in ("drain_seconds", "drain_quiet"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"--{name.replace('_', '-')} must be 0 or more seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadConfig:
+    """What we are called in metrics; "" where nobody said so, which they show as "unknown"."""
+
+    name: str = ""
+    app: str = ""
+    version: str = ""
+    canonical_service: str = ""
+    canonical_revision: str = ""
+
+    @classmethod
+    def of_labels(cls, name: str, labels: Mapping[str, str]) -> WorkloadConfig:
+        """What a pod with these `labels` is called, as Istio derives it."""
+
+        def first(*keys: str) -> str:
+            return next((labels[key] for key in keys if labels.get(key)), "")
+
+        canonical = first("service.istio.io/canonical-name", "app.kubernetes.io/name", "app") or name
+        revision = first("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
+        return cls(
+            name=name,
+            app=first("app", "app.kubernetes.io/name"),
+            version=first("version", "app.kubernetes.io/version"),
+            canonical_service=canonical,
+            canonical_revision=revision or ("latest" if canonical else ""),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,13 +227,15 @@ class ListenerConfig:
 
     Without a `target` a connection goes where interception found it going. Where `mesh_only` is False the peer may be
     any TLS 1.3 implementation that our profile and roots accept; where it is True it must be a sidecar of ours, and
-    says so by its ALPN protocol.
+    says so by its ALPN protocol. `by_stream`: it takes tunnels of the mesh alone, and each stream says to which port of
+    the address that was dialled it goes.
     """
 
     direction: Direction
     bind: Endpoint
     target: Endpoint | None = None
     mesh_only: bool = True
+    by_stream: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +245,10 @@ class ProxyConfig:
     `profiles` are the acceptable ones in order of preference. `trust_domains` empty means any that the roots vouch for;
     `peers` empty means any identity of those domains. `provider` is one of proxy.providers.PROVIDER_NAMES. `key_log`
     is a file for the secrets of every connection, for development only. With `tunnels`, connections to other sidecars
-    are carried many in one TLS connection where the other sidecar can.
+    are carried many in one TLS connection where the other sidecar can. `mesh` and `peers_file` (a peers document, see
+    docs/peers.md) say which destinations are in the mesh. `admin` must be loopback addresses. With
+    `self_test`, it is ready only when a connection that interception redirects has arrived. `access_log` is one of
+    ACCESS_LOG_FORMATS.
     """
 
     files: CredentialFiles | None = None
@@ -209,9 +259,15 @@ class ProxyConfig:
     peers: frozenset[str] = frozenset()
     server_name: str | None = None
     mode: MTLSMode = MTLSMode.STRICT
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     mesh: tuple[Network, ...] = ()
+    peers_file: Path | None = None
     metrics: tuple[Endpoint, ...] = ()
     health: tuple[Endpoint, ...] = ()
+    admin: tuple[Endpoint, ...] = ()
+    self_test: bool = False
+    access_log: str = "json"
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
     limits: Limits = field(default_factory=Limits)
     tunnels: bool = True
     workers: int = 1
@@ -229,6 +285,9 @@ class ProxyConfig:
             )
         if self.workers < 1:
             raise UserError("--workers must be at least 1")
+        for endpoint in self.admin:
+            if not _is_loopback(endpoint.host):
+                raise UserError(f"--admin {endpoint}: whoever dials it commands the sidecar; give a loopback address")
         seen: set[Endpoint] = set()
         for endpoint in self.endpoints():
             if endpoint.port and endpoint in seen:
@@ -245,7 +304,14 @@ class ProxyConfig:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Every address that is to be bound."""
-        return (*(listener.bind for listener in self.listeners), *self.metrics, *self.health)
+        return (*(listener.bind for listener in self.listeners), *self.metrics, *self.health, *self.admin)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may come to mean anything
+        return False
 
 
 def profiles_named(texts: Iterable[str]) -> tuple[Profile, ...]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -29,6 +30,18 @@ class HandshakingConnection(Protocol):
     def data_to_send(self) -> bytes: ...
 
     def events(self) -> list[Event]: ...
+
+    def export_keying_material(self, label: str, context: bytes, length: int) -> bytes: ...
+
+
+# RFC 8446 §7.5: both ends compute the same, and nobody between them can; it tells nothing of the keys.
+_ID_LABEL: Final = "EXPORTER-qbitel-connection-id"
+_ID_SIZE: Final = 16
+
+
+def connection_id(connection: HandshakingConnection) -> bytes:
+    """16 bytes that both ends know their connection by, once its handshake is complete: for their logs."""
+    return connection.export_keying_material(_ID_LABEL, b"", _ID_SIZE)
 
 
 class HandshakeFailed(Exception):
@@ -69,8 +82,11 @@ async def handshake(
     *,
     timeout: float,
     first: bytes = b"",
+    our_turn: Callable[[], Awaitable[object]] | None = None,
 ) -> HandshakeResult:
     """Complete the handshake of `connection` over `sock`; `first` are bytes of the peer that were read before.
+
+    `our_turn()` is waited for before each step that may cost milliseconds of CPU, within the time-out.
 
     Raises PeerError where the peer is at fault, after its alert has been sent, and HandshakeFailed for time (`timeout`
     in seconds) and broken connections. The socket stays open in each case.
@@ -78,7 +94,7 @@ async def handshake(
     started = time.perf_counter()
     try:
         async with asyncio.timeout(timeout):
-            events = await _exchange(loop, sock, connection, first)
+            events = await _exchange(loop, sock, connection, first, our_turn)
     except TimeoutError:
         raise HandshakeFailed(
             f"the TLS handshake did not complete within {timeout:g} s; the peer is silent, very slow or not a TLS peer",
@@ -98,10 +114,16 @@ async def handshake(
 
 
 async def _exchange(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, connection: HandshakingConnection, data: bytes
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    connection: HandshakingConnection,
+    data: bytes,
+    our_turn: Callable[[], Awaitable[object]] | None,
 ) -> _Completion:
     try:
         if data:
+            if our_turn is not None:
+                await our_turn()
             connection.receive_data(data)
         while True:
             if outgoing := connection.data_to_send():
@@ -114,6 +136,8 @@ async def _exchange(
                 raise HandshakeFailed(
                     "the peer closed the connection in the middle of the TLS handshake", "handshake_reset"
                 )
+            if our_turn is not None:
+                await our_turn()
             connection.receive_data(data)
     except PeerError:
         if alert := connection.data_to_send():

@@ -6,45 +6,61 @@ The peer's identity is settled in the handshake, before the application hears of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
 from typing import Final
 
 from mesh import names
 from mesh.modes import MTLSMode
-from pqtls import ServerConnection
+from pqtls import Alert, ServerConnection
 from pqtls.errors import PeerError
+from pqtls.events import HandshakeCompleted
 from proxy import reasons, sockets
 from proxy.config import Endpoint, ListenerConfig
 from proxy.handshake import HandshakeResult
 from proxy.phases import Phases, Services, carry, destination_of, reset_unless_closed, secure
+from proxy.policy.gate import facts_of
 from proxy.reasons import Flag, Refused, Verdict
 from proxy.registry import LiveConnection
 from proxy.sniff import Verdict as Sniffed
 from proxy.sniff import sniff
 from proxy.tunnels import moving
+from proxy.tunnels.by_stream import ByStream, refuse_single
 from proxy.tunnels.serving import ServedTunnel
 from proxy.tunnels.tunnel import Tunnel
 
 _OUR_PROTOCOLS: Final = frozenset({names.ALPN_STREAM, names.ALPN_TUNNEL, names.ALPN_MOVE})
+# How long whoever is turned away gets to read why: a slow round trip or two.
+_ALERT_SECONDS: Final = 1.0
+# What the access log calls what came.
+_SPOKEN: Final = {
+    Sniffed.OUR_TLS: "mesh",
+    Sniffed.OTHER_TLS: "foreign_tls",
+    Sniffed.NOT_TLS: "plaintext",
+    Sniffed.NEED_MORE: "plaintext",
+}
 _READ_SIZE: Final = 16 * 1024  # a mesh ClientHello has some 2 KB; this takes it in one read
 
 
-def inbound(listener: ListenerConfig, mode: MTLSMode) -> Phases:
+def inbound(listener: ListenerConfig) -> Phases:
     """The phases of a connection that `listener` accepted."""
-    return functools.partial(_inbound, listener, mode)
+    return functools.partial(_inbound, listener)
 
 
 async def _inbound(
-    listener: ListenerConfig, mode: MTLSMode, services: Services, wire: socket.socket, live: LiveConnection
+    listener: ListenerConfig, services: Services, wire: socket.socket, live: LiveConnection
 ) -> Verdict | None:
-    destination = destination_of(services, wire, listener)
+    destination = sockets.own_name(wire) if listener.by_stream else destination_of(services, wire, listener)
     live.record.going_to(destination)
-    if not listener.mesh_only:
+    if listener.by_stream or not listener.mesh_only:
         return await _through_tls(listener, services, wire, live, destination, b"")
+    mode = services.gate.mode(destination.port)
     if mode is MTLSMode.DISABLE:
+        live.record.received_as("bytes")
         return await _as_it_came(listener, services, wire, live, destination, b"")
-    spoken, first = await _first_bytes(services, wire, mode)
+    spoken, first = await _first_bytes(services, wire, mode, destination.port)
+    live.record.received_as(_SPOKEN[spoken] if first else "silent")
     if spoken is Sniffed.OUR_TLS:
         return await _through_tls(listener, services, wire, live, destination, first)
     if mode is MTLSMode.PERMISSIVE:
@@ -52,18 +68,22 @@ async def _inbound(
     return await _refuse(listener, services, wire, live, spoken, first)
 
 
-async def _first_bytes(services: Services, wire: socket.socket, mode: MTLSMode) -> tuple[Sniffed, bytes]:
+async def _first_bytes(services: Services, wire: socket.socket, mode: MTLSMode, port: int) -> tuple[Sniffed, bytes]:
     """Read until it is clear what the client speaks; return that and what was read.
 
     A silent client is an ordinary one where plaintext is welcome: in many protocols the server speaks first.
     """
     limits = services.limits
     permissive = mode is MTLSMode.PERMISSIVE
+    if not permissive:
+        patience = limits.first_bytes_timeout
+    else:
+        patience = limits.server_first_timeout if services.gate.is_server_first(port) else limits.peek_timeout
     first = b""
     spoken = Sniffed.NEED_MORE
     try:
-        with services.unfinished.place():
-            async with asyncio.timeout(limits.peek_timeout if permissive else limits.first_bytes_timeout) as deadline:
+        with services.unfinished.place(sockets.peer_name(wire).host):
+            async with asyncio.timeout(patience) as deadline:
                 while spoken is Sniffed.NEED_MORE:
                     data = await services.loop.sock_recv(wire, _READ_SIZE)
                     if not data:
@@ -80,7 +100,8 @@ async def _first_bytes(services: Services, wire: socket.socket, mode: MTLSMode) 
             Flag.TIMEOUT,
             "first_bytes_timeout",
             f"no complete ClientHello came within {limits.first_bytes_timeout:g} s: the client is silent, or waits for "
-            "the server to speak first in plaintext. Give it a sidecar, or set --mode PERMISSIVE here.",
+            "the server to speak first in plaintext. Give it a sidecar, or make this port PERMISSIVE (a "
+            "PeerAuthentication, or --mode).",
         ) from None
     return spoken, first
 
@@ -101,7 +122,7 @@ async def _refuse(
             Flag.DENY,
             "plaintext_refused",
             "it sent plaintext, and this workload takes only mutual TLS of the mesh (STRICT). "
-            "Give the client a sidecar, or set --mode PERMISSIVE here.",
+            "Give the client a sidecar, or make this port PERMISSIVE (a PeerAuthentication, or --mode).",
         )
     # The engine finds the alert that fits: protocol_version, no_application_protocol, …
     connection = ServerConnection(services.credentials.current.server(listener.mesh_only))
@@ -112,7 +133,7 @@ async def _refuse(
             Flag.DENY,
             "foreign_tls",
             f"its TLS is not the mesh's ({error}), and this workload takes no other (STRICT). "
-            "Give the client a sidecar, or set --mode PERMISSIVE here.",
+            "Give the client a sidecar, or make this port PERMISSIVE (a PeerAuthentication, or --mode).",
         ) from error
     raise Refused(Flag.DENY, "foreign_tls", "its ClientHello did not offer the mesh's protocol in a form known here.")
 
@@ -132,9 +153,27 @@ async def _through_tls(
         return None
     if result.event.alpn == names.ALPN_MOVE:
         return await _move(services, wire, live, connection, result)
-    dialled = await _dial_application(listener, services, destination)
+    if listener.by_stream:
+        raise refuse_single()
+    try:
+        dialled = await _admitted(listener, services, live, destination, result.event)
+    except Refused as refused:
+        await _tell_refused(services, wire, connection, refused)
+        raise
     with reset_unless_closed(dialled) as application:
         return await carry(services, live, application, wire, connection, first=result.first_plaintext)
+
+
+async def _tell_refused(
+    services: Services, wire: socket.socket, connection: ServerConnection, refused: Refused
+) -> None:
+    """Who is not let in by a policy hears that from TLS (access_denied, RFC 8446 §6.2). Limits have no alert: RST."""
+    if refused.verdict.flag is not Flag.DENY:
+        return
+    connection.abort(Alert.ACCESS_DENIED)
+    with contextlib.suppress(OSError):  # it is gone already, and refused all the same
+        await services.loop.sock_sendall(wire, connection.data_to_send())
+    await sockets.close_after_alert(services.loop, wire, _ALERT_SECONDS)
 
 
 async def _become_tunnel(
@@ -146,13 +185,14 @@ async def _become_tunnel(
     connection: ServerConnection,
     result: HandshakeResult,
 ) -> None:
-    """Hand the connection over: its streams all go to where it was going itself."""
+    """Hand the connection over: its streams go to where it was going itself, or where each of them says."""
     application = await sockets.address_of(services.loop, destination)
     peer = sockets.peer_name(wire)
     live.record.becomes_tunnel()
     kept = ServedTunnel(
-        services, result.event, live.record, peer=peer, application=application, source=_source(listener, application)
-    )
+        services, result.event, live.record, peer=peer, application=application, source=_source(listener, application),
+        by_stream=ByStream(application, services.own_ports) if listener.by_stream else None,
+    )  # fmt: skip
     reachable = sockets.own_name(wire) if listener.target is not None else destination
     kept.start(
         Tunnel(services.reactor, services.buffers, wire, connection, kept, is_client=False), result.first_plaintext
@@ -165,7 +205,7 @@ async def _move(
 ) -> Verdict | None:
     """A stream of a tunnel wants to go on in this connection."""
     try:
-        with services.unfinished.place():
+        with services.unfinished.place(sockets.peer_name(wire).host):
             found = await moving.answer(services, services.movable, wire, connection, result)
     except TimeoutError:
         raise Refused(
@@ -175,7 +215,7 @@ async def _move(
         live.record.becomes_tunnel()
         live.record.abandon()  # its bytes are in the record of the connection that moves
         return None
-    await sockets.close_after_alert(services.loop, wire, 1.0)
+    await sockets.close_after_alert(services.loop, wire, _ALERT_SECONDS)
     return reasons.MOVED_NOTHING
 
 
@@ -187,9 +227,30 @@ async def _as_it_came(
     destination: Endpoint,
     first: bytes,
 ) -> Verdict:
-    dialled = await _dial_application(listener, services, destination)
+    dialled = await _admitted(listener, services, live, destination, None)
     with reset_unless_closed(dialled) as application:
+        services.gate.plaintext_peers.passed(live.record.source.host, destination.port, live.record.what_came)
         return await carry(services, live, application, wire, None, first=first)
+
+
+async def _admitted(
+    listener: ListenerConfig,
+    services: Services,
+    live: LiveConnection,
+    destination: Endpoint,
+    event: HandshakeCompleted | None,
+) -> socket.socket:
+    """Ask at the gate, then connect to the application. Raises Refused and ConnectFailed."""
+    facts = facts_of(live.record.source, destination, event)
+    live.standing = services.gate.admit(facts, live.record, is_secure=event is not None)
+    application = await _dial_application(listener, services, destination)
+    if live.standing is not None:
+        try:  # whoever was dialling when the rules changed was not asked about with those that were open
+            services.gate.admit_again(live.standing, live.record)
+        except Refused:
+            sockets.reset(application)
+            raise
+    return application
 
 
 async def _dial_application(listener: ListenerConfig, services: Services, destination: Endpoint) -> socket.socket:

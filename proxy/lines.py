@@ -1,7 +1,8 @@
 """Lines to a descriptor that somebody else reads, or does not: nothing here ever makes the data path wait.
 
-A pipe that nobody reads fills up, and a write to it would stop every connection. So each line is written only when the
-pipe has room for it, waits in a bounded queue otherwise, and is dropped and counted beyond that.
+A pipe that nobody reads fills up, and a write to it would stop every connection. So lines are written only when the
+pipe has room for them, wait in a bounded queue otherwise, and are dropped and counted beyond that. Lines of one turn of
+the loop go out together: a system call each would cost more than they do.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class LineWriter:
         self._on_drop = on_drop
         self._on_broken = on_broken
         self._waiting: collections.deque[bytes] = collections.deque()
-        self._retry: asyncio.TimerHandle | None = None
+        self._size = 0  # bytes that wait
+        self._next: asyncio.Handle | None = None  # when they are written
+        self._reader_is_slow = False
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -44,55 +47,69 @@ class LineWriter:
             self._on_drop()
             return
         self._waiting.append(line)
+        self._size += len(line)
         loop = _running_loop()
         if loop is None:
             self._flush(_PATIENCE_MS)
-        elif self._retry is None or self._retry.cancelled():
+        elif self._next is None or self._next.cancelled():
+            self._next = loop.call_soon(self._flush_in, loop)
+        elif self._size >= MAX_LINE and not self._reader_is_slow:
             self._flush_in(loop)
 
     def close(self) -> None:
         """Write what can be written without waiting; the rest is counted as dropped."""
-        self._forget_retry()
+        self._forget_next()
         self._flush(0)
-        for _ in self._waiting:
-            self._on_drop()
-        self._waiting.clear()
+        self._drop_all()
 
     def _flush_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._forget_retry()
+        self._forget_next()
         if not self._flush(0):
-            self._retry = loop.call_later(_RETRY_SECONDS, self._flush_in, loop)
+            self._reader_is_slow = True
+            self._next = loop.call_later(_RETRY_SECONDS, self._flush_in, loop)
 
     def _flush(self, patience_ms: int) -> bool:
         """Write the lines that wait; False where the reader has to make room first."""
         while self._waiting and self._fd is not None:
-            if not self._poll.poll(patience_ms) or not self._write_one(self._fd):
+            if not self._poll.poll(patience_ms) or not self._write_some(self._fd):
                 return False
+        self._reader_is_slow = False
         return True
 
-    def _forget_retry(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+    def _forget_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
-    def _write_one(self, fd: int) -> bool:
-        """Write the oldest line, or what is left of it. False: the reader has to make room first."""
-        line = self._waiting.popleft()
+    def _write_some(self, fd: int) -> bool:
+        """Write as many of the oldest lines as go in one piece. False: the reader has to make room first."""
+        piece = self._waiting.popleft()
+        while self._waiting and len(piece) + len(self._waiting[0]) <= MAX_LINE:
+            piece += self._waiting.popleft()
         try:
-            written = os.write(fd, line)
+            written = os.write(fd, piece)
         except BlockingIOError:  # a descriptor that its owner made non-blocking, and another writer was faster
-            self._waiting.appendleft(line)
+            self._put_back(piece)
             return False
         except OSError as error:
             self._fd = None
-            for _ in range(1 + len(self._waiting)):
-                self._on_drop()
-            self._waiting.clear()
+            self._put_back(piece)
+            self._drop_all()
             self._on_broken(error)
-        else:
-            if written < len(line):
-                self._waiting.appendleft(line[written:])
+            return True
+        self._size -= written
+        if written < len(piece):
+            self._put_back(piece[written:])
         return True
+
+    def _put_back(self, piece: bytes) -> None:
+        self._waiting.extendleft(reversed(piece.splitlines(keepends=True)))
+
+    def _drop_all(self) -> None:
+        for _ in self._waiting:
+            self._on_drop()
+        self._waiting.clear()
+        self._size = 0
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -12,8 +12,10 @@ from typing import Final
 
 from proxy.config import Endpoint
 
-# Accepted before the loop gets its turn again.
+# Accepted before the loop gets its turn again; and so many where more of them is what there is too much of: each costs
+# half a millisecond before it is refused, and flows that are up wait meanwhile. The rest waits in the kernel's queue.
 _PER_TURN: Final = 64
+_PER_BUSY_TURN: Final = 2
 # accept(2): what the process or the machine has run out of. It may come back; spinning on it would not help.
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # It comes and goes with each connection that ends; one line a minute says it.
@@ -38,23 +40,28 @@ class Listener:
         sock: socket.socket,
         on_accept: Callable[[socket.socket], None],
         pause: float,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`pause`: seconds without accepting where the system has run out of something. `is_busy`: whether there is
+        more to do for those who have just come than can be done.
+        """
         self._loop = loop
         self._sock = sock
         self._on_accept = on_accept
         self._pause = pause
+        self._is_busy = is_busy
         self._resume: asyncio.TimerHandle | None = None
         self._quiet_until = -math.inf
 
     def start(self) -> None:
         """Accept from now on."""
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
 
     def close(self) -> None:
         """Stop; the kernel refuses new connections from here on. What it has queued already is accepted still."""
         if self._sock.fileno() < 0:
             return
-        self._accept()
+        self._accept(_PER_TURN)
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self._sock.fileno())
@@ -66,8 +73,11 @@ class Listener:
         host, port = self._sock.getsockname()[:2]
         return Endpoint(host, port)
 
-    def _accept(self) -> None:
-        for _ in range(_PER_TURN):
+    def _on_readable(self) -> None:
+        self._accept(_PER_BUSY_TURN if self._is_busy() else _PER_TURN)
+
+    def _accept(self, most: int) -> None:
+        for _ in range(most):
             try:
                 connection, _ = self._sock.accept()
             except BlockingIOError:
@@ -96,4 +106,4 @@ class Listener:
 
     def _try_again(self) -> None:
         self._resume = None
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)

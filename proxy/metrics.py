@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from mesh.spiffe import InvalidSpiffeId, SpiffeId
 from proxy import reasons
-from proxy.config import Direction
+from proxy.config import Direction, WorkloadConfig
 from proxy.reasons import Flag
 
 # Identities of peers that get a label of their own in one process; those beyond are counted together as "other".
@@ -53,25 +53,33 @@ _ISTIO_LABELS: Final = (
 class TcpCounters:
     """The four counters of one kind of connection: same direction, same two identities."""
 
-    __slots__ = ("_closed", "_labels", "opened", "received", "sent")
+    __slots__ = ("_closed", "_closed_by_flag", "_labels", "opened", "received", "sent")
 
     def __init__(self, metrics: Metrics, labels: dict[str, str]) -> None:
         self._labels = labels
         self._closed = metrics.tcp_closed
+        self._closed_by_flag: dict[Flag, Counter] = {}
         self.opened = metrics.tcp_opened.labels(**labels, response_flags="-")
         self.sent = metrics.tcp_sent.labels(**labels, response_flags="-")
         self.received = metrics.tcp_received.labels(**labels, response_flags="-")
 
     def count_closed(self, flag: Flag) -> None:
         """One connection of this kind has ended."""
-        self._closed.labels(**self._labels, response_flags=flag.value).inc()
+        counter = self._closed_by_flag.get(flag)
+        if counter is None:
+            # labels() with twenty of them costs more than all else that is done for a connection's end.
+            counter = self._closed.labels(**self._labels, response_flags=flag.value)
+            self._closed_by_flag[flag] = counter
+        counter.inc()
 
 
 class Metrics:
     """Every metric of a process. In a worker of several, prometheus_client keeps the values in files of
     PROMETHEUS_MULTIPROC_DIR, which must be set before this module is imported."""
 
-    def __init__(self) -> None:
+    def __init__(self, workload: WorkloadConfig | None = None) -> None:
+        """`workload` is what we are called."""
+        self._workload = workload or WorkloadConfig()
         # They would double every series for a value that nobody plots.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
@@ -126,6 +134,19 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._streams = Gauge(
+            "qbitel_tunnel_streams_open",
+            "Connections of applications that are carried in tunnels now.",
+            ("direction",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.handshake_queue = Gauge(
+            "qbitel_handshake_queue",
+            "Steps of handshakes that wait for their turn between those of the data path.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._plaintext = Counter(
             "qbitel_plaintext_connections",
             "Connections that passed without TLS of the mesh: PERMISSIVE or DISABLE inbound, passthrough outbound.",
@@ -160,6 +181,8 @@ class Metrics:
             multiprocess_mode="max",
         )
         build.labels(importlib.metadata.version("qbitel-mesh"), platform.python_version()).set(1)
+        self._streams_now = {direction: self._streams.labels(direction.value) for direction in Direction}
+        self._open_now = {direction: self._open.labels(direction.value) for direction in Direction}
         self._tcp: dict[tuple[Direction, str, str, bool], TcpCounters] = {}
         self._principals: set[str] = set()
 
@@ -182,11 +205,11 @@ class Metrics:
 
     def connection_opened(self, direction: Direction) -> None:
         """One connection was accepted."""
-        self._open.labels(direction.value).inc()
+        self._open_now[direction].inc()
 
     def connection_gone(self, direction: Direction) -> None:
         """One connection that was accepted is no more."""
-        self._open.labels(direction.value).dec()
+        self._open_now[direction].dec()
 
     def tunnel_opened(self, direction: Direction) -> None:
         """A tunnel stands."""
@@ -196,18 +219,49 @@ class Metrics:
         """A tunnel is no more."""
         self._tunnels.labels(direction.value).dec()
 
+    def stream_opened(self, direction: Direction) -> None:
+        """A tunnel carries one more connection."""
+        self._streams_now[direction].inc()
+
+    def stream_gone(self, direction: Direction) -> None:
+        """It does not any more: it is over, or goes on in a connection of its own."""
+        self._streams_now[direction].dec()
+
     def plaintext(self, direction: Direction) -> None:
         """One connection passes without the mesh's TLS."""
         self._plaintext.labels(direction.value).inc()
 
     def tcp(self, direction: Direction, local: str, peer: str, secure: bool) -> TcpCounters:
         """The counters of connections between these two SPIFFE ids ("-" where there is none)."""
-        peer = self._capped(peer)
-        key = (direction, local, peer, secure)
-        counters = self._tcp.get(key)
+        counters = self._tcp.get((direction, local, peer, secure))
         if counters is None:
-            counters = self._tcp[key] = TcpCounters(self, _istio_labels(direction, local, peer, secure))
+            peer = self._capped(peer)
+            key = (direction, local, peer, secure)
+            counters = self._tcp.get(key)
+            if counters is None:
+                counters = self._tcp[key] = TcpCounters(self, self._istio_labels(direction, local, peer, secure))
         return counters
+
+    def _istio_labels(self, direction: Direction, local: str, peer: str, secure: bool) -> dict[str, str]:
+        """All labels but response_flags. What only an API server could know stays unknown, as Istio does it."""
+        outbound = direction is Direction.OUTBOUND
+        source, destination = (local, peer) if outbound else (peer, local)
+        labels = dict.fromkeys(_ISTIO_LABELS, _UNKNOWN)
+        del labels["response_flags"]
+        labels.update(
+            reporter="source" if outbound else "destination",
+            source_principal=source if source != "-" else _UNKNOWN,
+            source_workload_namespace=_namespace(source),
+            destination_principal=destination if destination != "-" else _UNKNOWN,
+            destination_workload_namespace=_namespace(destination),
+            destination_service_namespace=_namespace(destination),
+            request_protocol="tcp",
+            connection_security_policy="mutual_tls" if secure else "none",
+        )
+        labels.update(_own_labels(self._workload, "source" if outbound else "destination"))
+        if not outbound and self._workload.canonical_service:
+            labels["destination_service_name"] = self._workload.canonical_service
+        return labels
 
     def _capped(self, principal: str) -> str:
         if principal in self._principals:
@@ -254,7 +308,11 @@ class EnrolmentMetrics:
         self._reachable.set(yes)
 
 
-def exposition_registry(own: Metrics | None) -> CollectorRegistry:
+# What /metrics shows.
+Exposition = CollectorRegistry
+
+
+def exposition_registry(own: Metrics | None) -> Exposition:
     """What /metrics shows: `own` values of a single process with its memory and CPU, or (None) those of all workers."""
     if own is not None:
         ProcessCollector(registry=own.registry)
@@ -265,23 +323,16 @@ def exposition_registry(own: Metrics | None) -> CollectorRegistry:
     return registry
 
 
-def _istio_labels(direction: Direction, local: str, peer: str, secure: bool) -> dict[str, str]:
-    """All labels but response_flags. What only an API server could know stays unknown, as Istio does it."""
-    outbound = direction is Direction.OUTBOUND
-    source, destination = (local, peer) if outbound else (peer, local)
-    labels = dict.fromkeys(_ISTIO_LABELS, _UNKNOWN)
-    del labels["response_flags"]
-    labels.update(
-        reporter="source" if outbound else "destination",
-        source_principal=source if source != "-" else _UNKNOWN,
-        source_workload_namespace=_namespace(source),
-        destination_principal=destination if destination != "-" else _UNKNOWN,
-        destination_workload_namespace=_namespace(destination),
-        destination_service_namespace=_namespace(destination),
-        request_protocol="tcp",
-        connection_security_policy="mutual_tls" if secure else "none",
-    )
-    return labels
+def _own_labels(workload: WorkloadConfig, side: str) -> dict[str, str]:
+    """What we know of ourselves, under the names of the `side` that we are."""
+    known = {
+        "workload": workload.name,
+        "app": workload.app,
+        "version": workload.version,
+        "canonical_service": workload.canonical_service,
+        "canonical_revision": workload.canonical_revision,
+    }
+    return {f"{side}_{name}": value for name, value in known.items() if value}
 
 
 def _namespace(principal: str) -> str:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Collection
 from typing import Final
 
+from mesh import names
 from proxy.config import Endpoint
 
 # linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h; both are 80, each at its own level.
@@ -23,6 +24,10 @@ _SOCKADDR_IN6: Final = struct.Struct("!2xH4x16s4x")  # struct sockaddr_in6: fami
 
 class NoOriginalDestination(Exception):
     """The connection was not redirected to us, or points back at ourselves. The message says which."""
+
+
+class SelfTestArrived(NoOriginalDestination):
+    """It is the sidecar's own proof that interception works (self_test.py)."""
 
 
 def original_destination(sock: socket.socket, own_ports: Collection[int]) -> Endpoint:
@@ -46,6 +51,8 @@ def refuse_ourselves(destination: Endpoint, accepted_on: str, own_ports: Collect
             "this port takes only connections that interception redirects (dial the application's port)"
         )
     plain = getattr(address, "ipv4_mapped", None) or address
+    if plain.is_loopback and destination.port == names.SELF_TEST_PORT:
+        raise SelfTestArrived(f"a self-test of interception, to {destination}")
     if plain.is_loopback or plain.is_unspecified:
         raise NoOriginalDestination(
             f"it was going to {destination}, which is inside this pod: interception never redirects that, so that "

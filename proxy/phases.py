@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from pqtls import Session
 from pqtls.errors import PeerError
-from proxy import reasons, sockets
+from proxy import reasons, self_test, sockets
 from proxy.config import Direction, Endpoint, Limits, ListenerConfig
 from proxy.credentials import CredentialSource
 from proxy.engine import Engine, Scratch, ignore_session
-from proxy.handshake import HandshakeFailed, HandshakeResult, HandshakingConnection, handshake
-from proxy.original_destination import NoOriginalDestination, original_destination
+from proxy.handshake import HandshakeFailed, HandshakeResult, HandshakingConnection, connection_id, handshake
+from proxy.handshake_queue import HandshakeQueue
+from proxy.original_destination import NoOriginalDestination, SelfTestArrived, original_destination
+from proxy.policy.gate import Gate
 from proxy.reactor import Reactor
 from proxy.reasons import Flag, Verdict
 from proxy.record import ConnectionRecord, Sinks
-from proxy.registry import LiveConnection, Registry
+from proxy.registry import SWEEP_SECONDS, LiveConnection, Registry
 from proxy.relay import relay
 from proxy.sessions import SessionStore
 from proxy.tunnels.buffers import TunnelBuffers
@@ -52,9 +54,15 @@ class Services:
     profile: str
     own_ports: frozenset[int]
     unfinished: Unfinished
+    handshakes: HandshakeQueue
     buffers: TunnelBuffers
     movable: Movable
+    gate: Gate
     tunnels: TunnelPool | None  # None: each connection has a TLS connection of its own
+
+    def has_too_many_strangers(self) -> bool:
+        """Whether handshakes wait for their turn, or as many are under way as there may be."""
+        return len(self.handshakes) > 0 or self.unfinished.is_full
 
 
 class TlsConnection(HandshakingConnection, Engine, Protocol):
@@ -92,6 +100,9 @@ async def _run(services: Services, accepted: socket.socket, holder: list[LiveCon
     verdict: Verdict | None = reasons.DRAINED
     try:
         verdict = await phases(services, accepted, live)
+    except SelfTestArrived:
+        self_test.answer(accepted)
+        verdict = reasons.SELF_TEST
     except (
         reasons.Refused, PeerError, HandshakeFailed, sockets.ConnectFailed, NoOriginalDestination, OSError
     ) as error:  # fmt: skip
@@ -102,7 +113,7 @@ async def _run(services: Services, accepted: socket.socket, holder: list[LiveCon
     finally:
         # A relay has closed both; every other end of the phases means that the one who dialled us is refused.
         if verdict is not None and accepted.fileno() >= 0:
-            if verdict is reasons.CLOSED_EARLY:
+            if verdict is reasons.CLOSED_EARLY or verdict is reasons.SELF_TEST:
                 sockets.close(accepted)
             else:
                 sockets.reset(accepted)
@@ -127,16 +138,23 @@ async def secure(
     """The handshake phase. A failure is counted, its alert gets time to arrive, and `sock` is closed."""
     # Outbound, it is our own application that asks: nobody outside can make there be many, nor make them go.
     strangers = record.direction is Direction.INBOUND
+    source = record.source.host if strangers else ""
     try:
-        with services.unfinished.place() if strangers else contextlib.nullcontext():
+        with services.unfinished.place(source) if strangers else contextlib.nullcontext():
             result = await handshake(
-                services.loop, sock, connection, timeout=services.limits.handshake_timeout, first=first
+                services.loop,
+                sock,
+                connection,
+                timeout=services.limits.handshake_timeout,
+                first=first,
+                our_turn=lambda: services.handshakes.turn(source),
             )
     except (PeerError, HandshakeFailed) as error:
         record.handshake_failed(error.reason)
         if isinstance(error, PeerError) and error.alert is not None:
             await sockets.close_after_alert(services.loop, sock, _ALERT_SECONDS)
         raise
+    record.identified_as(connection_id(connection))
     record.handshake_completed(result)
     return result
 
@@ -152,6 +170,9 @@ async def carry(
     on_session: Callable[[Session], None] = ignore_session,
 ) -> Verdict:
     """The relay phase: returns when both directions have ended. `on_session` gets sessions that come."""
+    # Where the other end's machine lives and its program hangs, our own sweep is to say so first.
+    for sock in (application, wire):
+        sockets.give_up_after(sock, services.limits.stall_timeout + 2 * SWEEP_SECONDS)
     outcome = await relay(
         services.reactor,
         services.scratch,

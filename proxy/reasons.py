@@ -14,8 +14,8 @@ from proxy.handshake import HandshakeFailed
 from proxy.original_destination import NoOriginalDestination
 from proxy.relay import End, Outcome
 from proxy.sockets import ConnectFailed
+from proxy.tunnels.ends import StreamReset
 from proxy.tunnels.frames import ResetCode, TunnelViolation
-from proxy.tunnels.stream import StreamReset
 
 
 class Flag(Enum):
@@ -73,6 +73,11 @@ PEER_SILENT: Final = Verdict(
     "peer_silent",
     "the other sidecar has not answered for twice --tunnel-silence: it, or the network between, is gone",
 )
+STALLED: Final = Verdict(
+    Flag.TIMEOUT,
+    "stalled",
+    "one end has not read what waits for it for as long as --stall-timeout allows, and the other said nothing either",
+)
 # How the other sidecar refuses a stream: what we make of it.
 _BY_PEER: Final[dict[ResetCode, tuple[Flag, str, str]]] = {
     ResetCode.CONNECT_FAILED: (Flag.CONNECT, "connect_failed", "the application there cannot be connected to"),
@@ -92,6 +97,7 @@ _BY_PEER: Final[dict[ResetCode, tuple[Flag, str, str]]] = {
     ResetCode.INTERNAL_ERROR: (Flag.NONE, "internal_error", "a bug of the sidecar there ended it"),
     ResetCode.RESET_BY_APPLICATION: (Flag.NONE, "reset_by_peer", "the application there reset the connection"),
 }
+SELF_TEST: Final = Verdict(Flag.NONE, "self_test", "the sidecar's own proof that interception works arrived")
 MOVED_NOTHING: Final = Verdict(
     Flag.NONE,
     "moved_nothing",
@@ -153,10 +159,11 @@ _UNFINISHED: Final = {"handshake_timeout": Flag.TIMEOUT, "handshake_evicted": Fl
 _OWN: Final = frozenset(
     {
         "-", "alert_sent", "closed_early", "connect_failed", "connect_timeout", "connection_limit", "denied_by_peer",
-        "drained", "first_bytes_timeout", "foreign_tls", "handshake_evicted", "handshake_reset", "handshake_timeout",
-        "idle_timeout", "internal_error", "moved_nothing", "no_original_destination", "peer_silent",
-        "plaintext_refused", "rate_limited", "reset_by_application", "reset_by_peer", "socket_error",
-        "tunnel_violation",
+        "denied_by_policy", "destination_connection_limit", "destination_pending_limit", "drained", "fallback_withheld",
+        "first_bytes_timeout", "foreign_tls", "handshake_evicted", "handshake_reset", "handshake_timeout",
+        "idle_timeout", "internal_error", "moved_nothing", "no_endpoint", "no_original_destination",
+        "peer_connection_limit", "peer_silent", "plaintext_refused", "rate_limited", "reset_by_application",
+        "reset_by_peer", "self_test", "socket_error", "stalled", "tunnel_violation", "workload_connection_limit",
     }
 )  # fmt: skip
 SLUGS: Final = frozenset(_KNOWN) | _OWN
@@ -212,10 +219,14 @@ def of_outcome(outcome: Outcome, idle_timeout: float) -> Verdict:
             return of_error(outcome.error)
         case End.IDLE:
             return Verdict(Flag.TIMEOUT, "idle_timeout", f"no byte went either way for {idle_timeout:g} s")
+        case End.STALLED:
+            return STALLED
         case End.DRAINED:
             return DRAINED
         case End.REVOKED:
             return REVOKED
+        case End.DENIED if isinstance(outcome.error, Refused):
+            return outcome.error.verdict
         case End.CONNECT_FAILED:
             return Verdict(
                 Flag.CONNECT,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pqtls.errors import MisuseError
@@ -37,7 +37,7 @@ class ConnectionRecord:
 
     __slots__ = (
         "_bytes", "_closed", "_connection_id", "_counters", "_destination", "_direction", "_event", "_handshake_ms",
-        "_is_tunnel", "_local", "_opened", "_profile", "_sinks", "_source",
+        "_is_tunnel", "_local", "_notes", "_opened", "_policy", "_profile", "_received_as", "_sinks", "_source",
     )  # fmt: skip
 
     def __init__(self, sinks: Sinks, direction: Direction, source: Endpoint, local_identity: str, profile: str) -> None:
@@ -55,12 +55,25 @@ class ConnectionRecord:
         self._closed = False
         self._connection_id = ""
         self._is_tunnel = False
+        self._policy: str | None = None
+        self._received_as: str | None = None
+        self._notes: Mapping[str, str] | None = None
         sinks.metrics.connection_opened(direction)
 
     @property
     def direction(self) -> Direction:
         """Which way the connection goes."""
         return self._direction
+
+    @property
+    def connection_id(self) -> str:
+        """What it is known by in both sidecars' logs, in hexadecimal; "" where it has no such name (yet)."""
+        return self._connection_id
+
+    @property
+    def source(self) -> Endpoint:
+        """Who dialled."""
+        return self._source
 
     @property
     def peer_path_ids(self) -> tuple[bytes, ...]:
@@ -86,6 +99,24 @@ class ConnectionRecord:
         """It was to become a tunnel and did not; those who wanted it tell why."""
         self._closed = True
         self._sinks.metrics.tunnel_gone(self._direction)
+
+    def decided(self, policy: str | None, notes: Mapping[str, str] | None = None) -> None:
+        """Policies were asked: `policy` ("namespace/name") decided, and `notes` say what others would have done."""
+        self._policy = policy
+        self._notes = notes
+
+    def noted(self, notes: Mapping[str, str]) -> None:
+        """Fields of the connection's last line besides those that each has."""
+        self._notes = notes if self._notes is None else {**self._notes, **notes}
+
+    def received_as(self, what: str) -> None:
+        """What came in: "mesh", or what it was that is not TLS of the mesh."""
+        self._received_as = what
+
+    @property
+    def what_came(self) -> str:
+        """What `received_as` was told; "" before that."""
+        return self._received_as or ""
 
     def secured(self, event: HandshakeCompleted) -> None:
         """Its TLS, or that of the tunnel which carries it, is another record's handshake: `event`."""
@@ -144,6 +175,16 @@ class ConnectionRecord:
             self._sinks.refusals.warn(lambda: self._sentence(verdict))
         self._sinks.access_log.write(self._last_line(verdict))
 
+    def describe(self) -> Fields:
+        """What is known so far, for an operator who asks: as in the log's last line."""
+        return {
+            **self._head("tunnel" if self._is_tunnel else "connection"),
+            **self._negotiated(),
+            "bytes_sent": self._bytes[1],
+            "bytes_received": self._bytes[0],
+            **self._at_the_gate(),
+        }
+
     def _last_line(self, verdict: Verdict) -> Fields:
         return {
             **self._head("tunnel" if self._is_tunnel else "connection"),
@@ -154,7 +195,11 @@ class ConnectionRecord:
             "flag": verdict.flag.value,
             "reason": verdict.reason,
             "message": verdict.message,
+            **self._at_the_gate(),
         }
+
+    def _at_the_gate(self) -> Fields:
+        return {"policy": self._policy, "received_as": self._received_as, **(self._notes or {})}
 
     def _head(self, event: str) -> Fields:
         return {

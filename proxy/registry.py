@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from proxy.access_log import Fields
+from proxy.config import Direction
 from proxy.record import ConnectionRecord
 from proxy.relay import End
+
+if TYPE_CHECKING:
+    from proxy.policy.standing import Standing
 
 # How often counters of living connections are brought up to date (Istio's telemetry reports TCP every 15 s; ours costs
 # 5 ms for 10,000 connections), and how often idleness is looked for.
@@ -23,7 +30,12 @@ class Carrier(Protocol):
     @property
     def moved(self) -> list[int]: ...
 
-    def abort(self, end: End) -> None: ...
+    @property
+    def waiting(self) -> int:
+        """Bytes that one of its sides has not taken yet."""
+        ...
+
+    def abort(self, end: End, error: Exception | None = None) -> None: ...
 
 
 class Live(Protocol):
@@ -35,8 +47,19 @@ class Live(Protocol):
     def end_if_revoked(self, revoked: frozenset[bytes]) -> bool:
         """Reset it where its peer is among the `revoked`."""
 
+    @property
+    def direction(self) -> Direction:
+        """Which way it goes."""
+        ...
+
     def start_draining(self) -> None:
         """The process is about to end: what can be done so that it may?"""
+
+    def finish(self) -> None:
+        """No connection of an application is left: end it in order, where that can be done at once."""
+
+    def describe(self, now: float) -> Fields:
+        """What an operator is shown of it; `now` is the loop's time."""
 
     def end(self) -> None:
         """Reset it now; it leaves the registry soon after."""
@@ -48,14 +71,21 @@ class LiveConnection:
     `give_up` ends it where there is none yet.
     """
 
-    __slots__ = ("_give_up", "_moved", "_since", "record", "relay")
+    __slots__ = ("_began", "_give_up", "_moved", "_since", "record", "relay", "standing", "tunnel")
 
     def __init__(self, record: ConnectionRecord, now: float, give_up: Callable[[], object]) -> None:
         self.record = record
         self._give_up = give_up
         self.relay: Carrier | None = None
+        self.tunnel = ""  # the connection id of the one that carries it
+        self.standing: Standing | None = None  # inbound: why the gate let it in
         self._moved = -1
-        self._since = now
+        self._since = self._began = now
+
+    @property
+    def direction(self) -> Direction:
+        """Which way it goes."""
+        return self.record.direction
 
     def relaying(self, relay: Carrier) -> None:
         """The relay is about to start, or the stream is open."""
@@ -73,6 +103,12 @@ class LiveConnection:
         elif now - self._since >= idle_timeout:
             self.relay.abort(End.IDLE)
 
+    def end_if_stalled(self, now: float, stall_timeout: float) -> None:
+        """Reset it where bytes wait, and nothing has moved for `stall_timeout` seconds; after sweep()."""
+        relay = self.relay
+        if relay is not None and not relay.ended and now - self._since >= stall_timeout and relay.waiting:
+            relay.abort(End.STALLED)
+
     def end_if_revoked(self, revoked: frozenset[bytes]) -> bool:
         """Reset it where its peer is among the `revoked`. A handshake under way is judged by what it began with."""
         if self.relay is None or self.relay.ended or revoked.isdisjoint(self.record.peer_path_ids):
@@ -83,6 +119,22 @@ class LiveConnection:
     def start_draining(self) -> None:
         """A connection ends when its application wants it."""
 
+    def finish(self) -> None:
+        """The same."""
+
+    def describe(self, now: float) -> Fields:
+        """What an operator is shown of it; `now` is the loop's time."""
+        if self.relay is not None and not self.relay.ended:
+            self.record.carried(*self.relay.moved)
+        return {
+            **self.record.describe(),
+            "state": "open" if self.relay is not None else "opening",
+            "age_s": round(now - self._began, 1),
+            "idle_s": round(now - self._since, 1) if self._moved >= 0 else None,
+            "tunnel": self.tunnel or None,
+            "bytes_waiting": self.relay.waiting if self.relay is not None else 0,
+        }
+
     def end(self) -> None:
         """Reset it now. Its record is written, and it goes."""
         if self.relay is not None:
@@ -90,14 +142,26 @@ class LiveConnection:
         else:
             self._give_up()
 
+    def gone(self) -> None:
+        """It has left the registry: what it held at the gate is free again."""
+        if self.standing is not None:
+            self.standing.leave()
+            self.standing = None
+
 
 class Registry:
-    """All live connections, and the wait for the last of them."""
+    """All live connections and tunnels of a process, and the waits for their end. Belongs to one loop."""
 
     def __init__(self) -> None:
-        self._live: set[Live] = set()
+        # In the order in which they came, for an operator who reads them page by page.
+        self._live: dict[Live, None] = {}
+        self._connections = 0
+        self._accepted = 0
         self._empty = asyncio.Event()
         self._empty.set()
+        self._no_connections = asyncio.Event()
+        self._no_connections.set()
+        self.draining = False
 
     def __len__(self) -> int:
         return len(self._live)
@@ -105,41 +169,74 @@ class Registry:
     @property
     def connections(self) -> int:
         """How many are connections of applications, and no tunnels."""
-        return sum(isinstance(one, LiveConnection) for one in self._live)
+        return self._connections
 
     def add(self, connection: Live) -> None:
         """A connection was accepted, or a tunnel stands."""
-        self._live.add(connection)
-        self._empty.clear()
+        if not self._live:
+            self._empty.clear()
+        self._live[connection] = None
+        if isinstance(connection, LiveConnection):
+            self._accepted += 1
+            self._connections += 1
+            if self._connections == 1:
+                self._no_connections.clear()
 
     def remove(self, connection: Live) -> None:
-        """It is over."""
-        self._live.discard(connection)
+        """It is over, or is not what it was taken for."""
+        if connection not in self._live:
+            return
+        del self._live[connection]
+        if isinstance(connection, LiveConnection):
+            connection.gone()
+            self._connections -= 1
+            if not self._connections:
+                self._no_connections.set()
         if not self._live:
             self._empty.set()
 
-    def sweep(self, now: float, idle_timeout: float) -> None:
+    def sweep(self, now: float, idle_timeout: float, stall_timeout: float = math.inf) -> None:
         """Look at every connection once."""
         for connection in tuple(self._live):
             connection.sweep(now, idle_timeout)
+            if isinstance(connection, LiveConnection):
+                connection.end_if_stalled(now, stall_timeout)
 
     def end_revoked(self, revoked: frozenset[bytes]) -> int:
         """Reset every connection whose peer is among the `revoked` (pqtls' path ids); return how many."""
         return sum([connection.end_if_revoked(revoked) for connection in tuple(self._live)])
 
-    async def drained(self, timeout: float) -> bool:
-        """Let all end by themselves, at most `timeout` seconds. Whether none is left."""
+    def page(self, offset: int, limit: int, *, tunnels: bool) -> tuple[Live, ...]:
+        """At most `limit` of the tunnels, or of the connections, behind the first `offset` of them, oldest first."""
+        wanted = (one for one in self._live if isinstance(one, LiveConnection) is not tunnels)
+        return tuple(itertools.islice(wanted, offset, offset + limit))
+
+    def count(self, *, tunnels: bool) -> int:
+        """How many tunnels, or connections, there are."""
+        return len(self._live) - self._connections if tunnels else self._connections
+
+    def start_draining(self) -> None:
+        """Ask those who dialled us to open nothing more in tunnels that stand. Our own application goes on dialling."""
+        self.draining = True
         for connection in tuple(self._live):
-            connection.start_draining()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._empty.wait()
-        except TimeoutError:
-            return False
-        return True
+            if connection.direction is Direction.INBOUND:
+                connection.start_draining()
+
+    async def quiet(self, seconds: float) -> None:
+        """Return when no connection is left, and none has come for `seconds` (since now, at first)."""
+        while True:
+            seen = self._accepted
+            await asyncio.sleep(seconds)
+            while self._connections:
+                await self._no_connections.wait()
+            if self._accepted == seen:
+                return
 
     async def end_all(self) -> None:
-        """Reset every connection and wait until their records are written."""
+        """End what can end in order, reset every other connection, and wait until their records are written."""
+        if not self._connections:
+            for connection in tuple(self._live):
+                connection.finish()
         for connection in tuple(self._live):
             connection.end()
         await self._empty.wait()

@@ -49,8 +49,10 @@ class End(Enum):
     RESET_BY_PEER = "reset_by_peer"
     TLS_ERROR = "tls_error"  # `error` is a PeerError
     IDLE = "idle"
+    STALLED = "stalled"  # bytes waited for too long, and one side took none
     DRAINED = "drained"
     REVOKED = "revoked"  # the peer's certificate was, while the connection lived
+    DENIED = "denied"  # policies that changed do not let it in any more; `error` is a reasons.Refused
     CONNECT_FAILED = "connect_failed"  # a tunnel's stream, whose application did not answer; `error` is an OSError
     CONNECT_TIMEOUT = "connect_timeout"  # the same, which did not say anything
     REFUSED = "refused"  # a tunnel's stream, by the other sidecar; `error` is a StreamReset
@@ -144,10 +146,15 @@ class Relay:
         """Whether both sockets are closed."""
         return self._ended
 
-    def abort(self, end: End) -> None:
+    @property
+    def waiting(self) -> int:
+        """Bytes that one of the sides has not taken yet."""
+        return len(self._application.pending) + len(self._wire.pending)
+
+    def abort(self, end: End, error: Exception | None = None) -> None:
         """Reset both sides now, for example because the sidecar has no more time to drain."""
         if not self._ended:
-            self._end(end)
+            self._end(end, error)
 
     def on_crash(self, error: Exception) -> None:
         """A bug of ours: end this pair, and let the others live."""

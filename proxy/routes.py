@@ -1,35 +1,66 @@
-"""Decides by destination address whether a connection must be the mesh's TLS or passes through as it is. Pure."""
+"""What the outbound side does with a destination, and what tells destinations apart: networks and ports. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_LAST_PORT: Final = 65535
 
-class Route(Enum):
-    """What the outbound side does with a connection."""
 
-    MESH = "mesh"  # TLS of the mesh, or nothing: never plaintext
-    PASSTHROUGH = "passthrough"  # plain TCP, as the application sent it
+class Mode(Enum):
+    """How connections to a destination leave. The order of `strictness` decides where two sources disagree."""
+
+    REQUIRE = "require"  # TLS of the mesh, or nothing: never plaintext
+    PREFER = "prefer"  # TLS of the mesh; plaintext only where the destination has shown that it speaks no such thing
+    OFF = "off"  # plain TCP, as the application sent it
+
+    @property
+    def strictness(self) -> int:
+        """Larger is stricter."""
+        return _STRICTNESS[self]
+
+
+_STRICTNESS: Final = {Mode.OFF: 0, Mode.PREFER: 1, Mode.REQUIRE: 2}
 
 
 @dataclass(frozen=True, slots=True)
-class RouteTable:
-    """The networks whose every address is in the mesh."""
+class PortRange:
+    """The TCP ports from `first` to `last`, both included."""
 
-    mesh: tuple[Network, ...]
+    first: int
+    last: int
 
-    def route(self, address: str) -> Route:
-        """Return the route to `address`, an IPv4 or IPv6 address as text.
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
 
-        An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`, RFC 4291 §2.5.5.2) is the IPv4 address that it carries: a
-        connection must not escape the mesh by being spelled in another way.
-        """
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        inside = any(ip.version == network.version and ip in network for network in self.mesh)
-        return Route.MESH if inside else Route.PASSTHROUGH
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    @property
+    def width(self) -> int:
+        """How many ports: what is narrower is more specific."""
+        return self.last - self.first + 1
+
+    def overlaps(self, other: PortRange) -> bool:
+        """Whether a port is in both."""
+        return self.first <= other.last and other.first <= self.last
+
+
+# What an entry without ports is about. 0 is no port, but a destination that has none yet must not escape.
+EVERY_PORT: Final = PortRange(0, _LAST_PORT)
+
+
+def plain_address(text: str) -> Address:
+    """The address that `text` spells, without its zone. Raises ValueError.
+
+    An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`, RFC 4291 §2.5.5.2) is the IPv4 address that it carries: a connection
+    must not escape the mesh by being spelled in another way.
+    """
+    ip = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(ip, "ipv4_mapped", None) or ip

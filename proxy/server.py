@@ -5,40 +5,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib.metadata
 import logging
 import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh.errors import UserError
 from pqtls import ChainCache, TicketKeeper
 from pqtls.config import ignore_secret
-from proxy import sockets
+from proxy import self_test, sockets
 from proxy.access_log import AccessLog
+from proxy.admin.inspector import Inspector
+from proxy.admin.plain import plain
+from proxy.admin.server import AdminServer, Ask, Overview
 from proxy.config import Direction, ListenerConfig, ProxyConfig
 from proxy.credential_files import CredentialStore
 from proxy.credentials import CHAIN_CACHE_CAPACITY, TlsSettings, utc_now
 from proxy.engine import Scratch
+from proxy.handshake_queue import HandshakeQueue
 from proxy.identity import IdentityRule
 from proxy.inbound import inbound
 from proxy.keeper import FileKeeper, Keeper
 from proxy.key_log import open_key_log
+from proxy.life import Stop
 from proxy.listener import Listener
 from proxy.messages import dropped_messages
-from proxy.metrics import Metrics, exposition_registry
+from proxy.metrics import Exposition, Metrics, exposition_registry
 from proxy.outbound import carry_at_once, outbound
+from proxy.peers.peers import check_peers, peers_of, router_of
 from proxy.phases import Phases, Services, serve
+from proxy.policy.gate import Gate
+from proxy.policy.policies import NoPolicies, Policies, policies_of
 from proxy.providers import choose_provider
 from proxy.reactor import Reactor
+from proxy.readiness import DRAINING, STARTING, Readiness, name_of
 from proxy.record import Sinks
 from proxy.refusals import RefusalLog
 from proxy.registry import SWEEP_SECONDS, Registry
-from proxy.routes import RouteTable
 from proxy.sessions import SessionStore
 from proxy.status import StatusServer
 from proxy.tunnels.buffers import TunnelBuffers
@@ -54,6 +63,10 @@ _RELOAD_SECONDS: Final = 5.0
 # Descriptors besides those of connections: listeners, epolls, logs, a scrape or two.
 _SPARE_DESCRIPTORS: Final = 256
 
+NOT_REDIRECTED: Final = (
+    "a connection that interception must bring here did not arrive (qbitel init --check shows the rules)"
+)
+
 _log = logging.getLogger("qbitel.proxy")
 
 
@@ -66,15 +79,18 @@ class Bound:
     listeners: tuple[tuple[socket.socket, ...], ...]
     metrics: tuple[socket.socket, ...]
     health: tuple[socket.socket, ...]
+    admin: tuple[socket.socket, ...] = ()
 
     def close(self) -> None:
         """Give the ports back."""
-        for sock in (*(sock for each in self.listeners for sock in each), *self.metrics, *self.health):
+        for sock in (*(sock for each in self.listeners for sock in each), *self.metrics, *self.health, *self.admin):
             sock.close()
 
 
 def build(config: ProxyConfig, environment: Mapping[str, str] = os.environ) -> Bound:
     """Load the certificates or roots and bind every port, or raise UserError with one line and leave nothing bound."""
+    config.policy.check_folder()
+    check_peers(config)
     provider = choose_provider(config.provider, environment)
     credentials = _credentials(
         config,
@@ -98,7 +114,8 @@ def build(config: ProxyConfig, environment: Mapping[str, str] = os.environ) -> B
         columns = [_bind_for_workers(listener, config.workers, keep) for listener in config.listeners]
         metrics = tuple(keep(sockets.listen(endpoint)) for endpoint in config.metrics)
         health = tuple(keep(sockets.listen(endpoint)) for endpoint in config.health)
-        bound = Bound(config, credentials, tuple(zip(*columns, strict=True)), metrics, health)
+        admin = tuple(keep(sockets.listen(endpoint)) for endpoint in config.admin)
+        bound = Bound(config, credentials, tuple(zip(*columns, strict=True)), metrics, health, admin)
         undo.pop_all()
     return bound
 
@@ -137,90 +154,76 @@ def _bind_for_workers(
     return [keep(sockets.listen(address, reuse_port=True, proxied=True)) for _ in range(workers)]
 
 
-class Stop:
-    """What signals ask for, first to drain, then to end at once; and what the end of a task asks for that must not end.
-
-    `failed` afterwards: it was a bug that asked, and the exit code must say so.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.asked = asyncio.Event()
-        self.now = asyncio.Event()
-        self.failed = False
-
-    def on(self, *numbers: signal.Signals) -> None:
-        """Let these signals ask."""
-        for number in numbers:
-            self._loop.add_signal_handler(number, self.ask)
-
-    def ask(self) -> None:
-        """The first call asks to drain, the second to end."""
-        if self.asked.is_set():
-            self.now.set()
-        self.asked.set()
-
-    def at_failure_of(self, task: asyncio.Task[None]) -> None:
-        """Ask to drain when `task` raises: a sidecar that does only a part of its work must not look healthy."""
-        task.add_done_callback(self._task_ended)
-
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        _log.error("a bug ended what this sidecar cannot go on without; it ends, please report it", exc_info=error)
-        self.failed = True
-        if not self.asked.is_set():
-            self.ask()
-
-
 class Process:
     """Serves one worker's set of listening sockets, with its own loop, reactor, counters and connections."""
 
-    def __init__(self, bound: Bound, worker: int) -> None:
+    def __init__(self, bound: Bound, worker: int, stop: Stop) -> None:
+        self._stop = stop
         self._config = bound.config
         self._credentials = bound.credentials
         self._sockets = bound.listeners[worker]
         self._registry = Registry()
         self._refusals = RefusalLog()
         self._messages_dropped = 0
-        self._ready = False
-        self.metrics = Metrics()
+        self._told = STARTING
+        self._seen_redirected = not self._config.self_test
+        self.metrics = Metrics(self._config.workload)
         self._keeper = _keeper(bound, self.metrics, worker)
+        self._policies: Policies = NoPolicies()
+        self._router = router_of(self._config, self.metrics)
+        self._peers = peers_of(self._config, self._router)
+        self.inspector = Inspector(self._registry, self._credentials, utc_now, lambda: self._told, stop)
 
-    async def run(self, stop: Stop, on_ready: Callable[[bool], None]) -> None:
-        """Serve until `stop` asks for the end; then drain. `on_ready` hears when that changes: is traffic welcome?
+    async def run(self, on_obstacle: Callable[[str], None]) -> None:
+        """Serve until `stop` asks for the end; then drain. `on_obstacle` hears what keeps traffic from being welcome,
+        whenever that changes; "" for nothing.
 
         Before there are credentials nothing is accepted: whoever dials waits in the queues of the listening sockets.
         """
         loop = asyncio.get_running_loop()
+        stop = self._stop
         reactor = Reactor(loop)
         # None: it was started with standard output closed.
         stdout = sys.stdout.fileno() if sys.stdout is not None else None
-        access_log = AccessLog(stdout, self.metrics.log_lines_dropped.inc)
+        access_log = AccessLog(stdout, self.metrics.log_lines_dropped.inc, self._config.access_log)
         services = self._services(loop, reactor, access_log)
+        self._policies = policies_of(
+            self._config.policy, self._config.mode, services.gate, self._credentials, self._registry,
+            lambda: self._tell(on_obstacle),
+        )  # fmt: skip
+        self.inspector.sections["policy"] = lambda: {**services.gate.describe(), **self._policies.describe()}
+        self.inspector.sections["peers"] = self._router.describe
         listeners = [
             self._listener(services, sock, listener)
             for sock, listener in zip(self._sockets, self._config.listeners, strict=True)
         ]
-        loop.add_signal_handler(signal.SIGHUP, self._keeper.refresh)
+        loop.add_signal_handler(signal.SIGHUP, self._refresh)
         chores: list[asyncio.Task[None]] = []
         self._keeper.start(stop.at_failure_of)
         try:
+            if not self._keeper.is_usable:  # what else may be missing is not known before there are listeners
+                self._tell(on_obstacle)
             await _first((self._keeper.has_credentials(), stop.asked.wait()))
             if not stop.asked.is_set():
-                chores.append(loop.create_task(self._chores(loop, on_ready)))
-                stop.at_failure_of(chores[0])
+                await self._policies.load()
+                await self._peers.load()
                 for listener in listeners:
                     listener.start()
-                self._tell(on_ready)
+                chores.append(loop.create_task(self._chores(loop, on_obstacle)))
+                chores.append(loop.create_task(self._test_itself(on_obstacle)))
+                for chore in chores:
+                    stop.at_failure_of(chore)
+                await stop.draining.wait()
+                self._registry.start_draining()
+                self._tell(on_obstacle)
                 await stop.asked.wait()
-                for listener in listeners:
-                    listener.close()
-                await self._drain(stop)
+                await self._wind_down(stop, listeners)
         finally:
             for task in chores:
                 task.cancel()
             await self._keeper.close()
+            await self._policies.close()
+            await self._peers.close()
             for listener in listeners:
                 listener.close()
             await self._registry.end_all()
@@ -231,6 +234,7 @@ class Process:
     def _services(self, loop: asyncio.AbstractEventLoop, reactor: Reactor, access_log: AccessLog) -> Services:
         limits = self._config.limits
         scratch = Scratch()
+        sinks = Sinks(self.metrics, access_log, utc_now, refusals=self._refusals)
         return Services(
             loop=loop,
             reactor=reactor,
@@ -238,13 +242,15 @@ class Process:
             credentials=self._credentials,
             sessions=SessionStore(),
             registry=self._registry,
-            sinks=Sinks(self.metrics, access_log, utc_now, refusals=self._refusals),
+            sinks=sinks,
             limits=limits,
             profile=self._config.profile_names,
             own_ports=frozenset(sock.getsockname()[1] for sock in self._sockets),
             unfinished=Unfinished(limits.max_handshakes),
+            handshakes=HandshakeQueue(loop, self.metrics.handshake_queue.set),
             buffers=TunnelBuffers(scratch),
             movable=Movable(),
+            gate=Gate(self._config.policy, self._config.mode, sinks),
             tunnels=TunnelPool() if self._config.tunnels else None,
         )
 
@@ -252,51 +258,88 @@ class Process:
         phases: Phases
         at_once: Callable[[socket.socket], bool] = _never
         if config.direction is Direction.OUTBOUND:
-            routes = RouteTable(self._config.mesh)
-            phases = outbound(config, routes)
-            at_once = functools.partial(carry_at_once, config, routes, services)
+            phases = outbound(config, self._router)
+            at_once = functools.partial(carry_at_once, config, self._router, services)
         else:
-            phases = inbound(config, self._config.mode)
+            phases = inbound(config)
 
         def on_accept(accepted: socket.socket) -> None:
             if not at_once(accepted):
                 serve(services, accepted, config.direction, phases)
 
-        return Listener(services.loop, sock, on_accept, self._config.limits.accept_pause)
+        # Our own application's connections are never held back for those of strangers.
+        is_busy = services.has_too_many_strangers if config.direction is Direction.INBOUND else _is_never_busy
+        return Listener(services.loop, sock, on_accept, self._config.limits.accept_pause, is_busy)
 
-    async def _drain(self, stop: Stop) -> None:
-        if not len(self._registry):
-            return
+    async def _wind_down(self, stop: Stop, listeners: Sequence[Listener]) -> None:
+        """Go on serving until nobody comes any more, in bounded time.
+
+        The application may dial others while it ends, and those who have not heard yet that we leave dial it.
+        """
         seconds = self._config.limits.drain_seconds
         _log.info("draining: %d connections have up to %g s to end", self._registry.connections, seconds)
-        await _first((self._registry.drained(seconds), stop.now.wait()))
+        await _first((self._quiet(listeners), asyncio.sleep(seconds), stop.now.wait()))
         if self._registry.connections:
             _log.warning("%d connections did not end in time and are reset", self._registry.connections)
 
-    async def _chores(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[bool], None]) -> None:
+    async def _quiet(self, listeners: Sequence[Listener]) -> None:
+        await self._registry.quiet(self._config.limits.drain_quiet)
+        for listener in listeners:  # who waits in their queues is accepted still
+            listener.close()
+        await self._registry.quiet(0)
+
+    async def _test_itself(self, on_obstacle: Callable[[str], None]) -> None:
+        if not self._seen_redirected:
+            await self_test.until_redirected()
+            self._seen_redirected = True
+            self._tell(on_obstacle)
+
+    async def _chores(self, loop: asyncio.AbstractEventLoop, on_obstacle: Callable[[str], None]) -> None:
         """What has to be done from time to time."""
+        limits = self._config.limits
         while True:
             expiry = self._credentials.current.credential.not_valid_after
             self.metrics.cert_expiry.set((expiry - utc_now()).total_seconds())
-            await asyncio.sleep(min(SWEEP_SECONDS, _RELOAD_SECONDS, self._config.limits.idle_timeout / 4))
-            self._registry.sweep(loop.time(), self._config.limits.idle_timeout)
+            self._tell(on_obstacle)
+            await asyncio.sleep(min(SWEEP_SECONDS, _RELOAD_SECONDS, limits.idle_timeout / 4, limits.stall_timeout / 4))
+            self._registry.sweep(loop.time(), limits.idle_timeout, limits.stall_timeout)
             self._refusals.sum_up()
             self._count_dropped_messages()
             self._keeper.tend()
+            self._policies.tend()
+            self._peers.tend()
             # Here and not when a list comes: a handshake that began under the old one may have ended since.
             if revoked := self._credentials.current.trust.revoked:
                 self._registry.end_revoked(revoked)
-            self._tell(on_ready)
 
-    def _tell(self, on_ready: Callable[[bool], None]) -> None:
-        if self._ready != self._keeper.is_usable:
-            self._ready = self._keeper.is_usable
-            on_ready(self._ready)
+    def _tell(self, on_obstacle: Callable[[str], None]) -> None:
+        obstacle = self._obstacle()
+        if self._told != obstacle:
+            self._told = obstacle
+            on_obstacle(obstacle)
+
+    def _obstacle(self) -> str:
+        if self._stop.draining.is_set():
+            return DRAINING
+        if not self._keeper.is_usable:
+            return "no valid certificate"
+        if self._policies.obstacle:
+            return self._policies.obstacle
+        return "" if self._seen_redirected else NOT_REDIRECTED
+
+    def _refresh(self) -> None:
+        self._keeper.refresh()
+        self._policies.refresh()
+        self._peers.refresh()
 
     def _count_dropped_messages(self) -> None:
         dropped = dropped_messages()
         self.metrics.messages_dropped.inc(dropped - self._messages_dropped)
         self._messages_dropped = dropped
+
+
+def _is_never_busy() -> bool:
+    return False
 
 
 def _never(_accepted: socket.socket) -> bool:
@@ -314,77 +357,45 @@ async def _first(waiting: Sequence[Coroutine[Any, Any, object]]) -> None:
 
 
 async def run_alone(bound: Bound) -> int:
-    """Run a sidecar of one process, with its status server, until a signal ends it; return the exit code."""
+    """Run a sidecar of one process, with its own status, until a signal ends it; return the exit code."""
     stop = Stop(asyncio.get_running_loop())
     stop.on(signal.SIGTERM, signal.SIGINT)
-    process = Process(bound, 0)
+    process = Process(bound, 0, stop)
     readiness = Readiness(bound)
-    status = StatusServer(exposition_registry(process.metrics), lambda: readiness.obstacle(stop), stop.at_failure_of)
-    await status.start(bound.metrics, bound.health)
-    readiness.announce()
-    try:
-        await process.run(stop, readiness.changed)
-    finally:
-        await status.close()
+
+    async def ask(question: str, parameters: Mapping[str, str]) -> list[Any]:
+        return [process.inspector.answer(question, parameters)]
+
+    async with status_of(bound, exposition_registry(process.metrics), ask, readiness, stop):
+        readiness.announce()
+        await process.run(functools.partial(readiness.changed, 0))
     return 1 if stop.failed else 0
 
 
-class Readiness:
-    """How many workers are ready, and what is said of it: on which addresses we listen, in fact, and who we are."""
+@contextlib.asynccontextmanager
+async def status_of(
+    bound: Bound, metrics: Exposition, ask: Ask, readiness: Readiness, stop: Stop
+) -> AsyncIterator[None]:
+    """Answer on the ports for metrics, health and admin meanwhile, for all workers."""
 
-    def __init__(self, bound: Bound) -> None:
-        """To be made while the sockets of `bound` are ours to ask."""
-        self._bound = bound
-        self._lines = _addresses(bound)
-        self._ready = 0
-        self._said = False
+    def why_not_ready() -> str:
+        return readiness.obstacle(stop)
 
-    def announce(self) -> None:
-        """Say where we listen: whoever dials from now on waits at worst."""
-        for line in self._lines:
-            _log.info("%s", line)
-        if self._bound.config.enrolment is not None:
-            _log.info("asking for the first certificate: nothing is let in or out before it is there")
-
-    def changed(self, ready: bool) -> None:
-        """One worker became ready, or is not any more."""
-        self._ready += 1 if ready else -1
-        if self._ready == self._bound.config.workers and not self._said:
-            self._said = True
-            _log.info("%s", _who_we_are(self._bound))
-
-    def obstacle(self, stop: Stop) -> str:
-        """Why traffic is not welcome now; "" where it is."""
-        if stop.asked.is_set():
-            return "draining"
-        return "" if self._ready == self._bound.config.workers else "no valid certificate"
-
-
-def _addresses(bound: Bound) -> list[str]:
-    lines = []
-    for sock, listener in zip(bound.listeners[0], bound.config.listeners, strict=True):
-        target = f"to {listener.target}" if listener.target else "to where interception found it going"
-        lines.append(f"{listener.direction.value} on {_name(sock)} {target}")
-    for what, group in (("metrics", bound.metrics), ("health", bound.health)):
-        lines += [f"{what} on {_name(sock)}" for sock in group]
-    return lines
-
-
-def _who_we_are(bound: Bound) -> str:
-    config = bound.config
-    if config.enrolment is None:
-        who = bound.credentials.current.identity
-    elif config.workers == 1:
-        who = f"{bound.credentials.current.identity}, enrolled with {config.enrolment.authority}"
-    else:  # each worker knows, and has said so
-        who = f"enrolled with {config.enrolment.authority}"
-    workers = f", {config.workers} workers" if config.workers > 1 else ""
-    return f"ready: we are {who}, profile {config.profile_names}, {config.mode.value}{workers}"
-
-
-def _name(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    status = StatusServer(metrics, why_not_ready, stop.at_failure_of)
+    overview = Overview(
+        config=plain(bound.config),
+        version=importlib.metadata.version("qbitel-mesh"),
+        metrics_at=tuple(map(name_of, bound.metrics)),
+        why_not_ready=why_not_ready,
+    )
+    admin = AdminServer(ask, overview, stop.at_failure_of)
+    status.start(bound.metrics, bound.health)
+    admin.start(bound.admin)
+    try:
+        yield
+    finally:
+        await status.close()
+        await admin.close()
 
 
 def raise_descriptor_limit(max_connections: int) -> None:

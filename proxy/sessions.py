@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import collections
 import datetime
+from collections.abc import Hashable
 from typing import Final
 
 from pqtls import Session
 from proxy.config import Endpoint
-from proxy.identity import IdentityRule
 
 # As many connections to one destination as are opened at once without a full handshake. A handshake brings two tickets
 # and uses one up, so that the store fills by itself.
@@ -19,9 +19,9 @@ CAPACITY: Final = 4 << 20
 # Bytes of a session's objects besides its ticket.
 _OVERHEAD: Final = 600
 
-# Where to, who may be there, and who we are: the server remembers us by the certificate that we showed, so that a
-# session must not outlive our own rotation.
-Key = tuple[Endpoint, IdentityRule, tuple[bytes, ...]]
+# Where to; who may be there, and by which profile; and who we are: the server remembers us by the certificate that we
+# showed, so that a session must not outlive our own rotation.
+Key = tuple[Endpoint, Hashable, tuple[bytes, ...]]
 
 
 class SessionStore:

@@ -7,9 +7,13 @@ plain TCP to its target. Both are the sidecar's own outbound and inbound with a 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pqtls import Profile
 from proxy.config import CredentialFiles, Direction, Endpoint, Limits, ListenerConfig, ProxyConfig
+
+# Whoever dials a tunnel was given its address by hand: nobody has to hear that it leaves.
+_LIMITS: Final = Limits(drain_quiet=0)
 
 
 def client(
@@ -39,7 +43,7 @@ def client(
         server_name=server_name,
         metrics=metrics,
         workers=workers,
-        limits=limits or Limits(),
+        limits=limits or _LIMITS,
     )
 
 
@@ -68,5 +72,5 @@ def server(
         peers=allow,
         metrics=metrics,
         workers=workers,
-        limits=limits or Limits(),
+        limits=limits or _LIMITS,
     )

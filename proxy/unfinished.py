@@ -1,8 +1,8 @@
 """The inbound connections whose handshake is not finished: bounded, so that strangers cannot hold our memory.
 
 A stranger that connects and says nothing costs it nothing. So nobody waits for a place: when there are too many, the
-one that has been at it for longest goes. A peer of the mesh needs milliseconds; who floods us must replace all others
-within that time to be in its way.
+address that has most of them loses the one that has been at it for longest. A peer of the mesh needs milliseconds; who
+floods us from one address is in its own way alone, and who does it from many must replace all others within that time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,21 @@ class Unfinished:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._staying: dict[asyncio.Task[object], None] = {}  # a dictionary keeps its order
+        self._staying: dict[asyncio.Task[object], str] = {}
+        self._of_source: dict[str, dict[asyncio.Task[object], None]] = {}  # a dictionary keeps its order
         self._told_to_go: set[asyncio.Task[object]] = set()
 
     def __len__(self) -> int:
         return len(self._staying)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next to come replaces another."""
+        return len(self._staying) >= self._capacity
+
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """The current task waits for a stranger inside this block; such blocks of one task do not nest.
+    def place(self, source: str = "") -> Iterator[None]:
+        """The current task waits for a stranger from `source` inside this block; such blocks of one task do not nest.
 
         Raises HandshakeFailed, from whatever the block is waiting for then, when newer ones need the place.
         """
@@ -39,24 +45,36 @@ class Unfinished:
             raise RuntimeError("only a task can be evicted")
         cancelling = task.cancelling()
         if len(self._staying) >= self._capacity:
-            self._evict(next(iter(self._staying)))
-        self._staying[task] = None
+            self._evict_one()
+        self._staying[task] = source
+        self._of_source.setdefault(source, {})[task] = None
         try:
             yield
         except asyncio.CancelledError:
             # As asyncio.timeout does it: where somebody else cancelled the task too, that counts.
             if task in self._told_to_go and task.uncancel() <= cancelling:
                 raise HandshakeFailed(
-                    f"{self._capacity} newer connections were in their handshake, and this was the oldest unfinished; "
-                    "if these are no attack, the network or this machine is too slow for them",
+                    f"{self._capacity} newer connections were in their handshake, and this was the oldest unfinished "
+                    "one of the address that had most; if these are no attack, the network or this machine is too slow "
+                    "for them",
                     EVICTED,
                 ) from None
             raise
         finally:
-            self._staying.pop(task, None)
+            self._forget(task)
             self._told_to_go.discard(task)
 
-    def _evict(self, task: asyncio.Task[object]) -> None:
-        del self._staying[task]
+    def _evict_one(self) -> None:
+        busiest = max(self._of_source.values(), key=len)
+        task = next(iter(busiest))
+        self._forget(task)
         self._told_to_go.add(task)
         task.cancel()
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        source = self._staying.pop(task, None)
+        if source is not None:
+            tasks = self._of_source[source]
+            del tasks[task]
+            if not tasks:
+                del self._of_source[source]

@@ -7,31 +7,35 @@ line: a supervisor (the kubelet, systemd) restarts what it can see, and a half-d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
+import functools
+import gc
 import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mesh.errors import UserError
 from proxy import loop
+from proxy.admin.channel import ParentChannel, WorkerChannel
 from proxy.config import ProxyConfig
+from proxy.life import Stop
 
 if TYPE_CHECKING:
-    from proxy.server import Bound, Readiness
+    from proxy.readiness import Readiness
+    from proxy.server import Bound
 
 _METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 # A worker whose connections were given --drain-seconds ends at once afterwards; this is for the machine's slowness.
 _GRACE_SECONDS: Final = 5.0
 
-# What a worker writes to its parent when its readiness changes.
-_READY: Final = b"+"
-_NOT_READY: Final = b"-"
+# The parent's end of a worker's channel, and the worker's.
+_Pair = tuple[socket.socket, socket.socket]
 
 _log = logging.getLogger("qbitel.proxy")
 
@@ -47,7 +51,16 @@ def run(config: ProxyConfig) -> int:
 
     bound = server.build(config)
     server.raise_descriptor_limit(config.limits.max_connections)
+    _settle()
     return loop.run(server.run_alone(bound))
+
+
+def _settle() -> None:
+    """Let the garbage collector leave alone what is there for good: looking at all of it stops everything for 25 ms.
+
+    It also keeps those pages shared between workers, because a collection writes to each object.
+    """
+    gc.freeze()
 
 
 def _run_many(config: ProxyConfig) -> int:
@@ -65,6 +78,7 @@ def _run_many(config: ProxyConfig) -> int:
         limits = dataclasses.replace(config.limits, max_connections=-(-config.limits.max_connections // config.workers))
         bound = server.build(dataclasses.replace(config, limits=limits))
         server.raise_descriptor_limit(limits.max_connections)
+        _settle()
         return _Parent(bound, folder).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # a worker that is being killed may still write
@@ -78,17 +92,18 @@ class _Parent:
         self._folder = folder
         # Held open by the parent alone: workers see its end when the parent is gone, even by SIGKILL.
         self._lifeline_read, self._lifeline_write = os.pipe()
-        self._ready_read, self._ready_write = os.pipe()
+        self._pairs = [_socket_pair() for _ in range(bound.config.workers)]
         self._failed = False
 
     def run(self) -> int:
         """Return the exit code: 0 when it was asked to end, 1 when a worker died."""
-        from proxy import server  # noqa: PLC0415  # see _run_many
+        from proxy.readiness import Readiness  # noqa: PLC0415  # see _run_many
 
-        readiness = server.Readiness(self._bound)  # while the sockets are still ours to ask
+        readiness = Readiness(self._bound)  # while the sockets are still ours to ask
         children = [self._fork(index) for index in range(self._bound.config.workers)]
         os.close(self._lifeline_read)
-        os.close(self._ready_write)
+        for _, theirs in self._pairs:
+            theirs.close()
         for group in self._bound.listeners:
             for sock in group:
                 sock.close()
@@ -100,25 +115,38 @@ class _Parent:
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _Worker(self._bound, index, self._folder, self._lifeline_read, self._ready_write).run(
-                close=(self._lifeline_write, self._ready_read)
-            )
+            os.close(self._lifeline_write)
+            _Worker(self._bound, index, self._folder, self._lifeline_read, self._pairs).run()
         return pid
 
     async def _watch(self, children: list[int], readiness: Readiness) -> None:
         from proxy import server  # noqa: PLC0415  # see _run_many
         from proxy.metrics import exposition_registry  # noqa: PLC0415
-        from proxy.status import StatusServer  # noqa: PLC0415
 
         running = asyncio.get_running_loop()
-        stop = server.Stop(running)
-        status = StatusServer(
-            exposition_registry(None),
-            lambda: readiness.obstacle(stop),
-            stop.at_failure_of,
-        )
-        await status.start(self._bound.metrics, self._bound.health)
-        readiness.announce()
+        stop = Stop(running)
+        channels = [
+            WorkerChannel(ours, functools.partial(readiness.changed, index))
+            for index, (ours, _) in enumerate(self._pairs)
+        ]
+        listening = [running.create_task(channel.run()) for channel in channels]
+        for task in listening:
+            stop.at_failure_of(task)
+
+        async def ask(question: str, parameters: Mapping[str, str]) -> list[Any]:
+            answers = await asyncio.gather(*(channel.ask(question, parameters) for channel in channels))
+            _do_here(question, parameters, answers, stop)
+            return answers
+
+        async with server.status_of(self._bound, exposition_registry(None), ask, readiness, stop):
+            readiness.announce()
+            await self._until_all_ended(running, stop, children)
+        for channel in channels:
+            channel.close()
+        await asyncio.gather(*listening, return_exceptions=True)
+        self._failed |= stop.failed
+
+    async def _until_all_ended(self, running: asyncio.AbstractEventLoop, stop: Stop, children: list[int]) -> None:
         alive = set(children)
         everyone_gone = asyncio.Event()
 
@@ -150,7 +178,6 @@ class _Parent:
         for number in (signal.SIGTERM, signal.SIGINT):
             running.add_signal_handler(number, end)
         running.add_signal_handler(signal.SIGHUP, tell, signal.SIGHUP)
-        running.add_reader(self._ready_read, self._hear, running, readiness)
         await stop.asked.wait()
         if stop.failed:  # nobody has told the workers yet
             tell(signal.SIGTERM)
@@ -161,41 +188,55 @@ class _Parent:
             _log.error("%d workers did not end in time and are killed", len(alive))
             tell(signal.SIGKILL)
             await everyone_gone.wait()
-        await status.close()
-        self._failed |= stop.failed
 
-    def _hear(self, running: asyncio.AbstractEventLoop, readiness: Readiness) -> None:
-        """Workers tell of their readiness, a byte for each change."""
-        said = os.read(self._ready_read, 4096)
-        if not said:
-            running.remove_reader(self._ready_read)
-        for one in said:
-            readiness.changed(one == _READY[0])
+
+def _socket_pair() -> _Pair:
+    pair = socket.socketpair()
+    for sock in pair:
+        sock.setblocking(False)
+    return pair
+
+
+def _do_here(question: str, parameters: Mapping[str, str], answers: Sequence[Any], stop: Stop) -> None:
+    """What the parent has to do itself of what workers were told to do."""
+    if any(answer is not None and "refused" in answer for answer in answers):
+        return
+    match question:
+        case "logging":
+            from proxy.admin.inspector import set_level  # noqa: PLC0415  # see _run_many
+
+            set_level(parameters)
+        case "drain":
+            stop.drain()
+        case "quitquitquit":
+            stop.end()
 
 
 class _Worker:
     """The child's side of the fork. Never returns."""
 
-    def __init__(self, bound: Bound, index: int, folder: str, lifeline: int, ready: int) -> None:
+    def __init__(self, bound: Bound, index: int, folder: str, lifeline: int, pairs: list[_Pair]) -> None:
         self._bound = bound
         self._index = index
         self._folder = folder
         self._lifeline = lifeline
-        self._ready = ready
+        self._pairs = pairs
         self._orphaned = False
 
-    def run(self, close: tuple[int, ...]) -> NoReturn:
+    def run(self) -> NoReturn:
         """Serve, and leave by os._exit: the parent's cleaning up is not ours to do."""
         code = 1
         try:
-            for fd in close:
-                os.close(fd)
+            for index, (theirs, ours) in enumerate(self._pairs):
+                theirs.close()
+                if index != self._index:
+                    ours.close()
             # Ctrl-C goes to the whole foreground group; only the parent's word counts here.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             for index, group in enumerate(self._bound.listeners):
                 for sock in group if index != self._index else ():
                     sock.close()
-            for sock in (*self._bound.metrics, *self._bound.health):
+            for sock in (*self._bound.metrics, *self._bound.health, *self._bound.admin):
                 sock.close()
             failed = loop.run(self._serve())
             if self._orphaned:
@@ -211,18 +252,18 @@ class _Worker:
         from proxy import server  # noqa: PLC0415  # see _run_many
 
         running = asyncio.get_running_loop()
-        stop = server.Stop(running)
+        stop = Stop(running)
         stop.on(signal.SIGTERM)
-        running.add_reader(self._lifeline, self._parent_gone, running, stop.ask)
-        await server.Process(self._bound, self._index).run(stop, self._tell_ready)
+        running.add_reader(self._lifeline, self._parent_gone, running, stop)
+        process = server.Process(self._bound, self._index, stop)
+        channel = ParentChannel(self._pairs[self._index][1], process.inspector.answer)
+        listening = running.create_task(channel.run())
+        stop.at_failure_of(listening)
+        await process.run(channel.tell)
+        listening.cancel()
         return stop.failed
 
-    def _tell_ready(self, ready: bool) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the parent is gone: the lifeline says so too
-            os.write(self._ready, _READY if ready else _NOT_READY)
-
-    def _parent_gone(self, running: asyncio.AbstractEventLoop, ask: Callable[[], None]) -> None:
+    def _parent_gone(self, running: asyncio.AbstractEventLoop, stop: Stop) -> None:
         running.remove_reader(self._lifeline)
         self._orphaned = True
-        ask()
-        ask()  # nobody is left who could wait for a drain
+        stop.end()  # nobody is left who could wait for a drain

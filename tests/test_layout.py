@@ -23,7 +23,7 @@ import pqtls
 PROJECT: Final = Path(__file__).parents[1]
 DISTRIBUTION: Final = "qbitel-mesh"
 LIBRARIES: Final = ("pqtls", "mesh")
-ROOMS: Final = (*LIBRARIES, "aiotls", "proxy", "init", "certmgr", "control", "cli", "ai_engine")
+ROOMS: Final = (*LIBRARIES, "aiotls", "proxy", "init", "injector", "certmgr", "control", "cli", "ai_engine")
 # The façade's outer levels are namespace packages, which import-linter does not take and which have no py.typed.
 INNER_PACKAGE: Final = {"ai_engine": "ai_engine.cloud_native.service_mesh.istio"}
 
@@ -38,15 +38,22 @@ DOORS: Final = {
     ],
     "pyroute2": ["init/addresses.py", "init/policy_routing.py", "cli/demo/*"],
     "uvloop": ["proxy/loop.py"],
-    "prometheus_client": ["proxy/metrics.py", "proxy/status.py", "certmgr/metrics.py", "certmgr/status.py"],
+    "prometheus_client": [
+        *("proxy/metrics.py", "proxy/status.py", "proxy/policy/metrics.py", "proxy/peers/metrics.py"),
+        *("certmgr/metrics.py", "certmgr/status.py"),
+    ],
     "aiohttp": [
         *("proxy/authority.py", "control/cluster.py"),
         *("certmgr/api.py", "certmgr/connections.py", "certmgr/https.py", "certmgr/server.py", "certmgr/status.py"),
         "certmgr/kubernetes/client.py",
+        "injector/webhook.py",
         "cli/demo/*",
     ],
     "kubernetes_asyncio": ["certmgr/kubernetes/client.py", "control/cluster.py"],
-    "yaml": ["mesh/documents.py", "mesh/yaml_values.py"],
+    "yaml": [
+        *("mesh/documents.py", "mesh/yaml_values.py"),
+        *("injector/text_edits.py", "injector/manifest.py"),  # where in a text each value stands
+    ],
     "jwcrypto": ["mesh/jwt.py", "mesh/jwks.py"],
 }
 # What an extra of the distribution brings, and the parts that alone may need it: everything else works without.

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from certmgr import rotation
@@ -143,10 +143,13 @@ def _told(state: AuthorityState, peers: PeerBook, now: datetime.datetime, *, wit
         lines.append(row("under way", "nothing: `--start` begins a rotation"))
     else:
         lines.extend(_waiting(plan))
+    contested = sorted(peers.contested(now))
+    lines.extend(_shared(contested))
     if with_steps:
         steps = plan.steps or _STEPS_OF_A_WHOLE
         lines.extend(row("then" if number else "next step", text) for number, text in enumerate(steps))
-    return Answer(lines, _data(state, plan))
+    data = _data(state, plan) | {"shared": [{"identity": one, "instance": name} for one, name in contested]}
+    return Answer(lines, data)
 
 
 _STEPS_OF_A_WHOLE: Final[tuple[str, ...]] = (
@@ -179,6 +182,17 @@ def _waiting(plan: Plan) -> list[str]:
     lines.extend(row("", blocker) for blocker in plan.blockers[:_MOST_BLOCKERS])
     if count > _MOST_BLOCKERS:
         lines.append(row("", f"… and {count - _MOST_BLOCKERS} more (--json names all)"))
+    return lines
+
+
+def _shared(contested: Sequence[tuple[str, str]]) -> list[str]:
+    """Processes that cannot be told apart by their names, as far as that was seen."""
+    lines = [
+        row("warning", f"two processes are {identity} ({instance}): give each an instance of its own")
+        for identity, instance in contested[:_MOST_BLOCKERS]
+    ]
+    if len(contested) > _MOST_BLOCKERS:
+        lines.append(row("", f"… and {len(contested) - _MOST_BLOCKERS} more (--json names all)"))
     return lines
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cli.demo.results import Outcome, Traffic
-from mesh.names import ALPN_STREAM, ALPN_TUNNEL, SIDECAR_UID
+from mesh.names import ALPN_MOVE, ALPN_STREAM, ALPN_TUNNEL, SIDECAR_UID
 
 GROUP: Final = "X25519MLKEM1024"
 GROUP_CODE_POINT: Final = 0xFEC4  # of the private-use range: none is registered
@@ -16,7 +16,7 @@ CIPHER_SUITE: Final = "TLS_AES_256_GCM_SHA384"
 # of order may tear a marker or two apart.
 MIN_FOUND: Final = 0.99
 NO_RIGHTS: Final = f"UID {SIDECAR_UID}, capabilities 0, no_new_privs 1"
-_OURS: Final = {ALPN_TUNNEL.decode(), ALPN_STREAM.decode()}
+_OURS: Final = {name.decode() for name in (ALPN_TUNNEL, ALPN_MOVE, ALPN_STREAM)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,9 @@ class PodStage(Stage):
             )
             for name, pod, identity in zip(POD_NAMES, self.pods, identities, strict=True)
         )
+        # As in a pod: the init step has ended before the sidecar starts, which is not ready without its rules.
+        for pod in self.pods:
+            self._init(pod, PartFailedError)
         for sidecar in (first, second):
             self.start(sidecar.child)
         client_ports = self._open_doors(
@@ -124,8 +127,6 @@ class PodStage(Stage):
         server_ports = self._open_doors(self.pods[1], [("127.0.0.1", METRICS_PORT), ("127.0.0.1", HEALTH_PORT)])
         first.wait_ready(client_ports[1])
         second.wait_ready(server_ports[1])
-        for pod in self.pods:
-            self._init(pod, PartFailedError)
         for pod in self.pods:  # it says nothing, or fails
             self._init(pod, PartFailedError, "--check")
         checks = tuple(f"{name}: as planned" for name in POD_NAMES)

@@ -61,7 +61,8 @@ class _Flow:
 class Search:
     """Counts patterns in flows. A flow is one direction of one connection, under any hashable key."""
 
-    def __init__(self, patterns: Mapping[str, bytes]) -> None:
+    def __init__(self, patterns: Mapping[str, bytes], before: Search | None = None) -> None:
+        """`before` looked at the same wire: connections that it saw begin are connections of this search too."""
         if any(not pattern for pattern in patterns.values()):
             raise ValueError("an empty pattern is found everywhere")
         self._patterns = dict(patterns)
@@ -73,6 +74,11 @@ class Search:
         self._alpn: set[str] = set()
         self._groups: set[int] = set()
         self._sample = self._first = b""
+        if before is not None:
+            self._flows.update({flow: _Flow(state.head) for flow, state in before._flows.items()})
+            self._client_flows, self._tls_flows = before._client_flows, before._tls_flows
+            self._alpn, self._groups = set(before._alpn), set(before._groups)
+            self._sample = before._sample
 
     def opened(self, flow: Hashable) -> None:
         """A client has opened a connection: `flow` is its direction."""

@@ -1,6 +1,6 @@
 """The commands that both kinds of wire tap take on stdin, and their answers on stdout: one JSON document a line.
 
-    {"do": "watch", "patterns": {"request": "<hex>", …}}   forget what was seen, look for these → {"event": "watching"}
+    {"do": "watch", "patterns": {"request": "<hex>", …}}   forget what was found, look for these → {"event": "watching"}
     {"do": "report"}                                       → {"event": "report", …the numbers of WireReport}
 
 The end of stdin ends the tap.
@@ -49,7 +49,7 @@ class Witness:
             patterns = command["patterns"]
             if not isinstance(patterns, dict):
                 raise TypeError("patterns is a mapping of names to hexadecimal bytes")
-            self.search = Search({name: bytes.fromhex(text) for name, text in patterns.items()})
+            self.search = Search({name: bytes.fromhex(text) for name, text in patterns.items()}, self.search)
             self._dropped = self._truncated = 0
             self.say(event="watching")
         else:

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from pqtls import Session
 from pqtls.errors import PeerError
@@ -16,6 +17,7 @@ from proxy import sockets
 from proxy.config import Endpoint
 from proxy.credentials import Bundle
 from proxy.handshake import HandshakeFailed
+from proxy.peers.via import Via
 from proxy.phases import Services
 from proxy.record import ConnectionRecord
 from proxy.relay import End
@@ -28,6 +30,17 @@ from proxy.tunnels.moving import Dialled
 from proxy.tunnels.stream import Stream
 from proxy.tunnels.tunnel import Tunnel
 
+if TYPE_CHECKING:
+    from proxy.peers.passage import Passage
+
+# A tunnel that carried something so lately, in seconds, is replaced before it may take no more: the next connection
+# would wait for its handshake. One that nobody has used for longer is left to its end.
+_IN_USE_SECONDS: Final = 60.0
+# … at this part of its age: a last tenth (a minute) is room for a dozen attempts.
+_REPLACED_AT: Final = 0.9
+# A server that drains as soon as it is dialled must not be dialled again and again.
+_TOO_YOUNG_SECONDS: Final = 5.0
+
 _log = logging.getLogger("qbitel.proxy")
 
 
@@ -39,7 +52,7 @@ class Single:
 
 
 class ClientTunnel(KeptTunnel):
-    """The owner of a client's tunnel to `destination`, made with `bundle`."""
+    """The owner of a client's tunnel, made with `bundle` for what `via` says."""
 
     def __init__(
         self,
@@ -48,16 +61,18 @@ class ClientTunnel(KeptTunnel):
         record: ConnectionRecord,
         *,
         bundle: Bundle,
-        destination: Endpoint,
+        via: Via,
         leave: Callable[[ClientTunnel], None],
+        replace: Callable[[ClientTunnel], None],
     ) -> None:
-        """`leave` is called once, when it takes no more streams."""
+        """`leave` is called once, when it takes no more streams; `replace` when another should soon stand for it."""
         super().__init__(services, dialled.result.event, record)
         self._dialled = dialled
         self._bundle = bundle
-        self._destination = destination
+        self._via = via
         self._address = sockets.peer_name(dialled.wire)
         self._leave = leave
+        self._replace = replace
         self._retired = False
         # Where this very server can be dialled, as far as it said so.
         self._server: Endpoint | None = None
@@ -79,12 +94,32 @@ class ClientTunnel(KeptTunnel):
         """Whether it was made with the credentials and the trust of this moment."""
         return self._bundle is self.services.credentials.current
 
-    def carry(self, application: socket.socket, record: ConnectionRecord) -> None:
-        """Take over an application's connection, with its record and its end."""
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it takes streams and will do so for a while."""
+        return self.takes_streams and self._age(self.services.loop.time()) < _REPLACED_AT
+
+    def _age(self, now: float) -> float:
+        """0.0 when it was made, 1.0 when it takes no more streams."""
+        return (now - self.born) / self.services.limits.tunnel_max_age
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it carries something, or did a moment ago."""
+        return self._empty_since is None or self.services.loop.time() - self._empty_since < _IN_USE_SECONDS
+
+    def carry(
+        self, application: socket.socket, record: ConnectionRecord, port: int, passage: Passage | None = None
+    ) -> None:
+        """Take over an application's connection, with its record, its passage and its end.
+
+        `port` is the one of the application on the other side.
+        """
         connection_id = os.urandom(CONNECTION_ID_SIZE)
-        carried = Carried(self, record, connection_id)
+        carried = Carried(self, record, connection_id, passage)
+        going_to = Endpoint(self._address.host, port) if self._via.by_stream else self._address
         self.tunnel.open(
-            Opening(self._address, connection_id),
+            Opening(going_to, connection_id),
             lambda stream_id: carried.stream(stream_id, application, connecting=False),
         )
 
@@ -100,8 +135,12 @@ class ClientTunnel(KeptTunnel):
 
     def sweep(self, now: float, idle_timeout: float) -> None:
         """As every tunnel; and make room for a younger one."""
-        if now - self.born >= self.services.limits.tunnel_max_age or not self._is_current:
-            self.retire()
+        age = self._age(now)
+        if age >= _REPLACED_AT or not self._is_current:
+            if self.is_in_use and not self._retired:
+                self._replace(self)
+            if age >= 1 or not self._is_current:
+                self.retire()
         if not self.tunnel.ended:
             super().sweep(now, idle_timeout)
 
@@ -126,7 +165,9 @@ class ClientTunnel(KeptTunnel):
             self._server = address
 
     def on_draining(self, tunnel: Tunnel) -> None:
-        """The other side is about to end."""
+        """The other side is about to end. Behind a Service's address there may be others."""
+        if self.is_in_use and self.services.loop.time() - self.born >= _TOO_YOUNG_SECONDS:
+            self._replace(self)
         self.retire()
 
     def on_empty(self, tunnel: Tunnel) -> None:
@@ -153,7 +194,7 @@ class ClientTunnel(KeptTunnel):
         """Whatever goes wrong before both sides have agreed leaves the stream where it is."""
         try:
             dialled, record = await dial(
-                self.services, server, self._bundle, lambda bundle: bundle.move_client, sessions_of=self._destination
+                self.services, self._via, self._bundle, lambda bundle: bundle.move_client, to=server
             )
         except (PeerError, HandshakeFailed, sockets.ConnectFailed, OSError) as error:
             _log.debug("bulk stays in its tunnel: %s", error)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from pqtls import Session
 from pqtls.events import HandshakeCompleted
 from proxy import reasons
-from proxy.config import Endpoint
+from proxy.access_log import Fields
+from proxy.config import Direction, Endpoint
 from proxy.record import ConnectionRecord
 from proxy.relay import End, Outcome
 from proxy.tunnels.frames import Opening, ResetCode
@@ -52,6 +53,7 @@ class KeptTunnel:
     def sweep(self, now: float, _idle_timeout: float) -> None:
         """Look after it, every few seconds."""
         limits = self.services.limits
+        self.tunnel.tidy()
         if self.tunnel.streams:
             self._look_for_life(now, limits.tunnel_silence)
         elif self._empty_since is not None and now - self._empty_since >= self.spare_seconds():
@@ -68,9 +70,29 @@ class KeptTunnel:
         self.tunnel.abort(End.REVOKED)
         return True
 
+    @property
+    def direction(self) -> Direction:
+        """Who dialled: the other side, or we."""
+        return self.record.direction
+
     def start_draining(self) -> None:
         """The process is about to end."""
         self.tunnel.drain()
+
+    def finish(self) -> None:
+        """No connection is left: the other side hears that this is an end and no accident."""
+        if not self.tunnel.ended and not self.tunnel.streams:
+            self.tunnel.close()
+
+    def describe(self, now: float) -> Fields:
+        """What an operator is shown of it; `now` is the loop's time."""
+        return {
+            **self.record.describe(),
+            "streams": len(self.tunnel.streams),
+            "draining": self.tunnel.draining,
+            "age_s": round(now - self.born, 1),
+            "idle_s": round(now - self._empty_since, 1) if self._empty_since is not None else None,
+        }
 
     def end(self) -> None:
         """Reset it now."""
@@ -122,6 +144,9 @@ class KeptTunnel:
 
     def taken(self) -> None:
         """A stream begins."""
+        if self.services.registry.draining and self.direction is Direction.INBOUND:
+            # This one dialled us since: it must have opened a stream before it is told, or it would have none to give.
+            self.tunnel.drain()
         if self._empty_since is not None:
             self._empty_since = None
             self._silent_since = self.services.loop.time()

@@ -27,8 +27,9 @@ from pqtls.events import ApplicationData, HandshakeCompleted, SessionReceived
 from proxy.engine import ignore_session
 from proxy.handshake import HandshakeFailed, HandshakeResult
 from proxy.phases import Services
+from proxy.tunnels.ends import NextConnection
 from proxy.tunnels.frames import CONNECTION_ID_SIZE
-from proxy.tunnels.stream import NextConnection, Stream
+from proxy.tunnels.stream import Stream
 
 ACCEPTED: Final = b"\x01"
 _REFUSED: Final = b"\x00"

@@ -1,7 +1,8 @@
-"""The client's ends of tunnels: who has one to a destination, who waits for one, and when there should be another.
+"""The client's ends of tunnels: who has one to a peer, who waits for one, and when there should be another.
 
-The first connection to a destination dials; others that come meanwhile wait for the same. Where the other sidecar knows
-no tunnels, its connections are left to the caller, one TLS connection each.
+The first connection to a peer dials; others that come meanwhile wait for the same. Where the other sidecar knows no
+tunnels, its connections are left to the caller, one TLS connection each. A tunnel in use that is about to take no more
+streams is replaced before it is given up, so that no application waits for a handshake.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import asyncio
 import collections
 import functools
 import logging
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from mesh import names
 from pqtls.errors import PeerError
 from proxy import sockets
-from proxy.config import Endpoint
 from proxy.handshake import HandshakeFailed
+from proxy.peers.via import Via
 from proxy.phases import Services
 from proxy.tunnels.client import ClientTunnel, Single
 from proxy.tunnels.dialling import dial
@@ -25,7 +27,7 @@ from proxy.tunnels.dialling import dial
 # is one core on the other side and one pod of a Service; each costs a handshake.
 MAX_TUNNELS: Final = 4
 STREAMS_EACH: Final = 32
-# Destinations whose sidecars know no tunnels: remembered for so long, and so many.
+# Peers whose sidecars know no tunnels: remembered for so long, and so many.
 _SINGLE_SECONDS: Final = 300.0
 _MOST_SINGLE: Final = 1024
 
@@ -33,26 +35,27 @@ _log = logging.getLogger("qbitel.proxy")
 
 
 class _Place:
-    """What there is for one destination."""
+    """What there is for one peer."""
 
-    __slots__ = ("dialling", "tunnels")
+    __slots__ = ("dialling", "timeout", "tunnels")
 
     def __init__(self) -> None:
         self.tunnels: list[ClientTunnel] = []
         self.dialling: asyncio.Future[ClientTunnel | None] | None = None
+        self.timeout: float | None = None  # for connecting, as whoever asked last wanted it
 
 
 class TunnelPool:
-    """The tunnels of one process, by destination as the application dials it."""
+    """The tunnels of one process, by what they were made for: an address, and who may be there."""
 
     def __init__(self) -> None:
-        self._places: dict[Endpoint, _Place] = {}
-        self._single: collections.OrderedDict[Endpoint, float] = collections.OrderedDict()
+        self._places: dict[Via, _Place] = {}
+        self._single: collections.OrderedDict[Via, float] = collections.OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
 
-    def warm(self, services: Services, destination: Endpoint) -> ClientTunnel | None:
-        """The tunnel that a new connection to `destination` goes into, if one stands. A busy one gets company."""
-        place = self._places.get(destination)
+    def warm(self, services: Services, via: Via) -> ClientTunnel | None:
+        """The tunnel that a new connection to `via` goes into, if one stands. A busy one gets company."""
+        place = self._places.get(via)
         if place is None:
             return None
         best: ClientTunnel | None = None
@@ -60,96 +63,130 @@ class TunnelPool:
             if kept.takes_streams and (best is None or len(kept.tunnel.streams) < len(best.tunnel.streams)):
                 best = kept
         if best is not None and len(best.tunnel.streams) >= STREAMS_EACH and len(place.tunnels) < MAX_TUNNELS:
-            self._dial_beside(services, destination, place)
+            self._dial_beside(services, via, place)
         return best
 
-    async def obtain(self, services: Services, destination: Endpoint) -> ClientTunnel | Single | None:
-        """A tunnel to `destination`, dialled where there is none; None: the other sidecar knows none.
+    async def obtain(self, services: Services, via: Via, timeout: float | None = None) -> ClientTunnel | Single | None:
+        """A tunnel to `via`, dialled where there is none; None: the other sidecar knows none.
 
-        Whoever finds that out gets the connection that it was found out with. Raises what connecting and the handshake
-        raise.
+        Whoever finds that out gets the connection that it was found out with. `timeout` (seconds) is for connecting;
+        None: the sidecar's. Raises what connecting and the handshake raise.
         """
-        if self._single.get(destination, 0.0) > services.loop.time():
+        if self._single.get(via, 0.0) > services.loop.time():
             return None
-        while (kept := self.warm(services, destination)) is None:
-            place = self._places.setdefault(destination, _Place())
+        while (kept := self.warm(services, via)) is None:
+            place = self._places.setdefault(via, _Place())
+            place.timeout = timeout
             if place.dialling is None:
-                return await self._dial(services, destination, place)
+                return await self._dial(services, via, place)
             if await asyncio.shield(place.dialling) is None:
                 return None
         return kept
 
-    async def _dial(self, services: Services, destination: Endpoint, place: _Place) -> ClientTunnel | Single:
+    async def _dial(self, services: Services, via: Via, place: _Place) -> ClientTunnel | Single:
         """Dial, for all who wait meanwhile too."""
         dialling = place.dialling = services.loop.create_future()
         dialling.add_done_callback(_look_at)
         try:
-            made = await self._connect(services, destination, place)
+            made = await self._connect(services, via, place)
         except BaseException as error:
             given_up = isinstance(error, asyncio.CancelledError)
             dialling.set_exception(sockets.ConnectFailed("the sidecar ends") if given_up else error)
             raise
         finally:
             place.dialling = None
-            self._forget_empty(destination, place)
+            self._forget_empty(via, place)
         dialling.set_result(made if isinstance(made, ClientTunnel) else None)
         return made
 
-    async def _connect(self, services: Services, destination: Endpoint, place: _Place) -> ClientTunnel | Single:
+    async def _connect(self, services: Services, via: Via, place: _Place) -> ClientTunnel | Single:
         bundle = services.credentials.current
-        dialled, record = await dial(
-            services, destination, bundle, lambda bundle: bundle.tunnel_client, sessions_of=destination
-        )
+        dialled, record = await dial(services, via, bundle, lambda bundle: bundle.tunnel_client, timeout=place.timeout)
         if dialled.result.event.alpn != names.ALPN_TUNNEL:
             record.abandon()
-            self._remember_single(destination, services.loop.time())
+            if via.by_stream:
+                sockets.reset(dialled.wire)
+                raise HandshakeFailed(
+                    f"the sidecar at {via} knows no tunnels, which is what its tunnel port is for: run the same "
+                    "version on both sides, or leave tunnelPort out",
+                    "nothing_in_common",
+                )
+            self._remember_single(via, services.loop.time())
             return Single(dialled)
         kept = ClientTunnel(
             services,
             dialled,
             record,
             bundle=bundle,
-            destination=destination,
-            leave=functools.partial(self._left, destination, place),
+            via=via,
+            leave=functools.partial(self._left, via, place),
+            replace=functools.partial(self._replace, services, via, place),
         )
-        self._places[destination] = place
+        self._places[via] = place
         place.tunnels.append(kept)
         kept.begin()
         if kept.tunnel.ended:  # refused by what came with the handshake's end
             raise kept.failure or HandshakeFailed("the other sidecar closed the tunnel at once", "handshake_reset")
         return kept
 
-    def _dial_beside(self, services: Services, destination: Endpoint, place: _Place) -> None:
+    # -- beside what is there ---------------------------------------------------------------------------------------
+
+    def _dial_beside(self, services: Services, via: Via, place: _Place) -> None:
         """Another tunnel, for connections to come. Where that fails, the ones that are there go on."""
         if place.dialling is None:
-            task = services.loop.create_task(self._try_to_dial(services, destination, place))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._in_background(services, self._try_to_dial(services, via, place))
 
-    async def _try_to_dial(self, services: Services, destination: Endpoint, place: _Place) -> None:
+    def _replace(self, services: Services, via: Via, place: _Place, old: ClientTunnel) -> None:
+        """A younger tunnel in the place of `old`, which goes on until that stands, as long as it may."""
+        if any(other.is_fresh for other in place.tunnels if other is not old):
+            return
+        if place.dialling is None and not services.registry.draining:
+            self._in_background(services, self._try_to_replace(services, via, place, old))
+
+    async def _try_to_replace(self, services: Services, via: Via, place: _Place, old: ClientTunnel) -> None:
+        if await self._try_to_dial(services, via, place):
+            old.retire()
+
+    async def _try_to_dial(self, services: Services, via: Via, place: _Place) -> bool:
+        # Between the task's making and its first turn the place may have become empty and another one been made.
+        place = self._places.setdefault(via, place)
+        if place.dialling is not None:
+            return False
         try:
-            made = await self._dial(services, destination, place)
-            if isinstance(made, Single):  # another sidecar has taken the place of the one that knew tunnels
-                sockets.reset(made.dialled.wire)
+            made = await self._dial(services, via, place)
         except (PeerError, HandshakeFailed, sockets.ConnectFailed, OSError) as error:
-            _log.info("another tunnel to %s could not be had: %s", destination, error)
+            _log.info("another tunnel to %s could not be had: %s", via, error)
+            return False
+        if isinstance(made, Single):  # another sidecar has taken the place of the one that knew tunnels
+            sockets.reset(made.dialled.wire)
+            return False
+        return True
 
-    # -- bookkeeping --------------------------------------------------------------------------------------------
+    def _in_background(self, services: Services, work: Coroutine[Any, Any, object]) -> None:
+        task = services.loop.create_task(_nothing_of(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
-    def _left(self, destination: Endpoint, place: _Place, kept: ClientTunnel) -> None:
+    # -- bookkeeping ------------------------------------------------------------------------------------------------
+
+    def _left(self, via: Via, place: _Place, kept: ClientTunnel) -> None:
         """`kept` takes no more streams."""
         place.tunnels.remove(kept)
-        self._forget_empty(destination, place)
+        self._forget_empty(via, place)
 
-    def _forget_empty(self, destination: Endpoint, place: _Place) -> None:
-        if not place.tunnels and place.dialling is None and self._places.get(destination) is place:
-            del self._places[destination]
+    def _forget_empty(self, via: Via, place: _Place) -> None:
+        if not place.tunnels and place.dialling is None and self._places.get(via) is place:
+            del self._places[via]
 
-    def _remember_single(self, destination: Endpoint, now: float) -> None:
-        self._single[destination] = now + _SINGLE_SECONDS
-        self._single.move_to_end(destination)
+    def _remember_single(self, via: Via, now: float) -> None:
+        self._single[via] = now + _SINGLE_SECONDS
+        self._single.move_to_end(via)
         if len(self._single) > _MOST_SINGLE:
             self._single.popitem(last=False)
+
+
+async def _nothing_of(work: Coroutine[Any, Any, object]) -> None:
+    await work
 
 
 def _look_at(dialling: asyncio.Future[ClientTunnel | None]) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pqtls.events import HandshakeCompleted
 from proxy import reasons, sockets
 from proxy.config import Direction, Endpoint
 from proxy.phases import Services
-from proxy.reasons import Verdict
+from proxy.policy.gate import facts_of
+from proxy.reasons import Flag, Refused, Verdict
 from proxy.record import ConnectionRecord
 from proxy.relay import End
+from proxy.tunnels.by_stream import ByStream
 from proxy.tunnels.carrying import Carried
 from proxy.tunnels.frames import Opening, ResetCode
 from proxy.tunnels.kept import KeptTunnel
 from proxy.tunnels.tunnel import Tunnel
 
+# What the client is told where the gate refuses a stream.
+_CODES: Final = {
+    Flag.DENY: ResetCode.DENIED,
+    Flag.RATE_LIMITED: ResetCode.RATE_LIMITED,
+    Flag.CIRCUIT_OPEN: ResetCode.CONNECTION_LIMIT,
+}
+
 
 class ServedTunnel(KeptTunnel):
-    """The owner of a server's tunnel. Every stream goes to `application`, an address, from the address `source`."""
+    """The owner of a server's tunnel. Every stream goes to `application`, an address, from the address `source`; or,
+    where the tunnel was dialled `by_stream`, where each one says."""
 
     def __init__(
         self,
@@ -27,11 +39,14 @@ class ServedTunnel(KeptTunnel):
         peer: Endpoint,
         application: Endpoint,
         source: str | None,
+        by_stream: ByStream | None = None,
     ) -> None:
         super().__init__(services, event, record)
         self._peer = peer
         self._application = application
         self._source = source
+        self._by_stream = by_stream
+        self._facts = facts_of(peer, application, event)  # the same for every stream
         self._still_connecting: set[int] = set()
 
     def sweep(self, now: float, idle_timeout: float) -> None:
@@ -52,15 +67,30 @@ class ServedTunnel(KeptTunnel):
             services.sinks, Direction.INBOUND, self._peer, services.credentials.current.identity, services.profile
         )
         carried = Carried(self, record, opening.connection_id)
-        record.going_to(self._application)
+        application, facts = self._application, self._facts
+        record.received_as("mesh")
+        if self._by_stream is not None:
+            record.going_to(opening.destination)
+            try:
+                application = self._by_stream.application(opening)
+            except Refused as refused:
+                return _refuse(record, refused.verdict, ResetCode.NO_DESTINATION)
+            facts = facts_of(self._peer, application, self.event)
+        record.going_to(application)
         if len(services.registry) >= services.limits.max_connections:
             return _refuse(record, reasons.TOO_MANY, ResetCode.CONNECTION_LIMIT)
         try:
-            sock = sockets.start_connecting(self._application, self._source)
+            standing = services.gate.admit(facts, record, is_secure=True)
+        except Refused as refused:
+            return _refuse(record, refused.verdict, _CODES[refused.verdict.flag])
+        try:
+            sock = sockets.start_connecting(application, self._source)
         except OSError as error:
-            failed = sockets.connect_failed(self._application, error, self._source)
+            if standing is not None:
+                standing.leave()
+            failed = sockets.connect_failed(application, error, self._source)
             return _refuse(record, reasons.of_error(failed), ResetCode.CONNECT_FAILED)
-        stream = carried.stream(stream_id, sock, connecting=True)
+        stream = carried.stream(stream_id, sock, connecting=True, standing=standing)
         services.movable.add(opening.connection_id, stream, self.event)
         tunnel.adopt(stream)
         return None

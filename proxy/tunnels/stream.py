@@ -10,14 +10,11 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from pqtls import Session
 from proxy import sockets
-from proxy.engine import Engine, Scratch
 from proxy.relay import End, Outcome, Relay
+from proxy.tunnels.ends import NextConnection, StreamOwner, StreamReset, code_of, end_of
 from proxy.tunnels.frames import (
     CREDIT,
     HEADER,
@@ -49,29 +46,13 @@ _BULK: Final = 1024 * 1024
 _MESSAGE: Final = 8 * 1024
 
 
-class Owner(Protocol):
-    """Whose connection a stream carries."""
-
-    def on_connected(self) -> None:
-        """The application on the other side is there."""
-
-    def on_bulk(self, stream: Stream) -> None:
-        """It carries so much that a connection of its own would be better; said once."""
-
-    def on_moved(self, relay: Relay) -> None:
-        """`relay`, not yet started, goes on from here: the stream is no more."""
-
-    def on_end(self, outcome: Outcome) -> None:
-        """It is over. Called once, unless it has moved: then the relay's end says so."""
-
-
 class Stream:
     """Owns `sock` from `start()` on, and closes it or gives it to a relay. `owner` is told, from the loop."""
 
     __slots__ = (
         "_connecting", "_credit", "_events", "_expects_opened", "_fin_wanted", "_finished_reading",
-        "_finished_writing", "_leaving", "_next", "_owed", "_owner", "_pending", "_reactor", "_registered", "_room",
-        "_sock", "_streak", "_tunnel", "ended", "fd", "id", "moved",
+        "_finished_writing", "_leaving", "_next", "_outgoing", "_owed", "_owner", "_pending", "_reactor",
+        "_registered", "_room", "_sock", "_streak", "_tunnel", "ended", "fd", "id", "moved",
     )  # fmt: skip
 
     def __init__(
@@ -80,13 +61,14 @@ class Stream:
         tunnel: Tunnel,
         stream_id: int,
         sock: socket.socket,
-        owner: Owner,
+        owner: StreamOwner,
         *,
         connecting: bool,
     ) -> None:
         """`connecting`: `sock` is a server's, on its way to the application."""
         self._reactor = reactor
         self._tunnel = tunnel
+        self._outgoing = tunnel.outgoing
         self.id = stream_id
         self._sock = sock
         self.fd = sock.fileno()
@@ -111,12 +93,26 @@ class Stream:
 
     def start(self) -> None:
         """Begin to watch the application's socket."""
-        self._watch(_OUT if self._connecting else _IN)
+        if not self._connecting:
+            self._watch(_IN)
+        elif _is_connected(self._sock):
+            self._connected()
+        else:
+            self._watch(_OUT)
+
+    def read_at_once(self) -> None:
+        """Take what the application has sent already: it goes out with what opens the stream."""
+        self._read()
 
     @property
     def is_connecting(self) -> bool:
         """Whether a server's application has not answered yet."""
         return self._connecting
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the application has not taken yet."""
+        return len(self._pending)
 
     # -- from the application -----------------------------------------------------------------------------------
 
@@ -152,13 +148,13 @@ class Stream:
                 return
             if limit > _READ_LIMIT:  # noqa: PLR1730  # min() costs three times as much here
                 limit = _READ_LIMIT
-            tunnel = self._tunnel
-            out = tunnel.reserve(HEADER_SIZE + limit)
+            outgoing = self._outgoing
+            out = outgoing.reserve(HEADER_SIZE + limit)
             if out is None:
                 self._watch(self._events & ~_IN)
-                tunnel.wait(self)
+                outgoing.wait(self)
                 return
-            at = tunnel.used
+            at = outgoing.used
             body = at + HEADER_SIZE
             try:
                 length = self._sock.recv_into(out[body : body + limit])
@@ -171,7 +167,7 @@ class Stream:
                 self._application_finished()
                 return
             HEADER.pack_into(out, at, self.id, length)  # the type DATA is 0
-            tunnel.used = body + length
+            outgoing.used = body + length
             self._credit -= length
             self.moved[0] += length
             self._watch_for_bulk(length)
@@ -180,7 +176,7 @@ class Stream:
 
     def _application_finished(self) -> None:
         self._finished_reading = True
-        self._tunnel.put(frame(self.id, FrameType.FIN))
+        self._outgoing.put(frame(self.id, FrameType.FIN))
         if self._finished_writing:
             self._end(End.CLOSED)
         else:
@@ -206,7 +202,7 @@ class Stream:
             self._end(End.CONNECT_FAILED, OSError(code, os.strerror(code)))
             return
         self._connecting = False
-        self._tunnel.put(frame(self.id, FrameType.OPENED))
+        self._outgoing.put_with_next(frame(self.id, FrameType.OPENED))
         self._owner.on_connected()
         self._watch(_IN)
         if self._pending or self._fin_wanted:
@@ -262,13 +258,13 @@ class Stream:
 
     def reset_by_peer(self, code: ResetCode) -> None:
         """RESET: the application gets RST, at once, as TCP does it."""
-        self._end(End.REFUSED if code in _REFUSALS else End.RESET_BY_PEER, StreamReset(code))
+        self._end(end_of(code), StreamReset(code))
 
-    def abort(self, end: End) -> None:
+    def abort(self, end: End, error: Exception | None = None) -> None:
         """End it from our side: the reason goes to the other side, RST to the application."""
         if not self.ended:
-            self._tell(_CODES.get(end, ResetCode.INTERNAL_ERROR))
-            self._end(end)
+            self._tell(code_of(end))
+            self._end(end, error)
 
     def tunnel_gone(self, end: End, error: Exception | None) -> None:
         """The whole tunnel is no more; nobody can be told."""
@@ -311,7 +307,7 @@ class Stream:
         """The application has taken `count` bytes: so many more may come, and it is said in large steps."""
         self._owed += count
         if self._owed >= _CREDIT_STEP and not self._fin_wanted:
-            self._tunnel.put(credit_frame(self.id, self._owed))
+            self._outgoing.put(credit_frame(self.id, self._owed))
             self._room += self._owed
             self._owed = 0
 
@@ -353,7 +349,7 @@ class Stream:
     def _say_moved(self) -> None:
         self._leaving = True
         self._watch(self._events & ~_IN)
-        self._tunnel.put(frame(self.id, FrameType.MOVED))
+        self._outgoing.put(frame(self.id, FrameType.MOVED))
 
     def _hand_over(self, connection: NextConnection) -> None:
         """Everything of the tunnel has come: a relay goes on, with what the application has not taken yet."""
@@ -375,7 +371,7 @@ class Stream:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _tell(self, code: ResetCode) -> None:
-        self._tunnel.put(reset_frame(self.id, code))
+        self._outgoing.put(reset_frame(self.id, code))
 
     def _watch(self, events: int) -> None:
         if not self._registered:
@@ -406,28 +402,10 @@ class Stream:
         self._owner.on_end(Outcome(end, self.moved[0], self.moved[1], error))
 
 
-@dataclass(frozen=True, slots=True)
-class NextConnection:
-    """A TLS connection, its handshake done, that a stream moves to."""
-
-    wire: socket.socket
-    engine: Engine
-    scratch: Scratch
-    on_session: Callable[[Session], None]
-
-
-class StreamReset(Exception):
-    """The other side ended the stream; `code` says why."""
-
-    def __init__(self, code: ResetCode) -> None:
-        super().__init__(code.name.lower())
-        self.code = code
-
-
-_REFUSALS: Final = frozenset(ResetCode) - {ResetCode.RESET_BY_APPLICATION, ResetCode.INTERNAL_ERROR}
-_CODES: Final = {
-    End.CONNECT_TIMEOUT: ResetCode.CONNECT_TIMEOUT,
-    End.IDLE: ResetCode.IDLE,
-    End.DRAINED: ResetCode.DRAINED,
-    End.REVOKED: ResetCode.REVOKED,
-}
+def _is_connected(sock: socket.socket) -> bool:
+    """Whether connect() has done its work before it returned, as it does for a program on this machine."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False  # on its way still, or refused: the reactor tells
+    return True

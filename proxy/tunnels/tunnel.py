@@ -1,8 +1,6 @@
 """A tunnel: one TLS connection to another sidecar, and the streams in it.
 
-What several streams have ready in one turn of the reactor goes out as one piece: sealed once, sent by one system call.
-What comes is opened once and handed to each stream straight from the buffer. No buffer is held between turns, but for
-what the kernel does not take.
+What comes is opened once and handed to each stream straight from the buffer; what goes is outgoing.py's.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from proxy.config import Endpoint
 from proxy.engine import READ_SIZE, Engine
 from proxy.reactor import Reactor
 from proxy.relay import End
-from proxy.tunnels.buffers import OUT_SIZE, TunnelBuffers
+from proxy.tunnels.buffers import TunnelBuffers
 from proxy.tunnels.frames import (
     HEADER,
     HEADER_SIZE,
@@ -41,14 +39,12 @@ from proxy.tunnels.frames import (
     read_reset,
     reset_frame,
 )
+from proxy.tunnels.outgoing import Outgoing
 from proxy.tunnels.stream import Stream
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 _BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
-# Frames that are no DATA and cannot go out, because the other side does not read: some thousand of them. One that asks
-# for answers for ever and takes none is broken or hostile.
-_MOST_CONTROL: Final = 64 * 1024
 
 
 class Owner(Protocol):
@@ -77,9 +73,8 @@ class Tunnel:
     """Owns `sock` and its streams from `start()` on. Lives on the reactor's loop."""
 
     __slots__ = (
-        "_buffers", "_carry", "_control", "_dirty", "_engine", "_events", "_fd", "_is_client", "_last_id", "_out",
-        "_owner", "_partial", "_pending", "_reactor", "_rest", "_rest_id", "_sock", "_waiting", "draining", "ended",
-        "heard", "streams", "used",
+        "_buffers", "_carry", "_engine", "_events", "_fd", "_is_client", "_last_id", "_owner", "_partial", "_reactor",
+        "_rest", "_rest_id", "_sock", "draining", "ended", "heard", "outgoing", "streams",
     )  # fmt: skip
 
     def __init__(
@@ -102,12 +97,7 @@ class Tunnel:
         self._events = 0
         self.streams: dict[int, Stream] = {}
         self._last_id = 0
-        self._out: memoryview | None = None  # frames of this turn, `used` bytes of it
-        self.used = 0
-        self._dirty = False
-        self._control = bytearray()  # frames that wait until the wire takes something again
-        self._pending = memoryview(b"")  # records that the kernel has not taken yet
-        self._waiting: dict[Stream, None] = {}  # whose application has something while the wire is full
+        self.outgoing = Outgoing(reactor, buffers, sock, engine, self)
         self._carry = b""  # ciphertext of a record that is not whole yet
         self._partial = b""  # plaintext of a header, or of a frame that is no DATA, that is not whole yet
         self._rest = 0  # bytes of a DATA frame that are still to come, of the stream `_rest_id`
@@ -140,8 +130,9 @@ class Tunnel:
             self.draining = True
         stream = make(self._last_id)
         self.streams[stream.id] = stream
-        self.put(open_frame(stream.id, opening))
+        self.outgoing.put(open_frame(stream.id, opening))
         stream.start()
+        stream.read_at_once()
         return stream
 
     def adopt(self, stream: Stream) -> None:
@@ -149,22 +140,30 @@ class Tunnel:
         self.streams[stream.id] = stream
         stream.start()
 
+    def say_address(self, address: Endpoint) -> None:
+        """A server's: tell the client where this sidecar itself can be dialled."""
+        self.outgoing.put(address_frame(address))
+
+    def tidy(self) -> None:
+        """Send what has waited for a next frame; every few seconds."""
+        self.outgoing.tidy()
+
     def ping(self) -> None:
         """Ask for a sign of life: `heard` will be True when anything has come."""
         self.heard = False
-        self.put(frame(0, FrameType.PING, bytes(8)))
+        self.outgoing.put(frame(0, FrameType.PING, bytes(8)))
 
     def drain(self) -> None:
         """Tell the other side to open no more streams. Those that are under way are taken still."""
         if not self.draining:
             self.draining = True
-            self.put(frame(0, FrameType.DRAIN))
+            self.outgoing.put(frame(0, FrameType.DRAIN))
 
     def close(self) -> None:
         """End it in order: close_notify and FIN. It must be without streams."""
         if self.ended:
             return
-        self.flush()
+        self.outgoing.flush()
         self._engine.send_close_notify()
         try:
             self._sock.send(self._engine.data_to_send())
@@ -181,47 +180,6 @@ class Tunnel:
 
     # -- for its streams ----------------------------------------------------------------------------------------
 
-    def reserve(self, size: int) -> memoryview | None:
-        """The outgoing buffer, with room for `size` bytes from `used` on; None: wait for the wire.
-
-        The caller who reads into it adds to `used`.
-        """
-        if self._pending or self.ended:
-            return None
-        out = self._out
-        if out is None:
-            out = self._out = self._buffers.take()
-        elif self.used + size > OUT_SIZE:
-            self.flush()
-            if self._pending or self.ended:
-                return None
-            out = self._out = self._buffers.take()
-        if not self._dirty:
-            self._dirty = True
-            self._reactor.at_end_of_turn(self)
-        return out
-
-    def say_address(self, address: Endpoint) -> None:
-        """A server's: tell the client where this sidecar itself can be dialled."""
-        self.put(address_frame(address))
-
-    def wait(self, stream: Stream) -> None:
-        """`stream.resume()` is called when the wire takes something again."""
-        self._waiting[stream] = None
-
-    def put(self, whole: bytes) -> None:
-        """Send a frame that is no DATA, behind what is there."""
-        size = len(whole)
-        out = None if self._control else self.reserve(size)
-        if out is None:
-            self._control += whole
-            if len(self._control) > _MOST_CONTROL:
-                # Ended then and not here: whoever puts is in the middle of something.
-                self._reactor.at_end_of_turn(self)
-            return
-        out[self.used : self.used + size] = whole
-        self.used += size
-
     def forget(self, stream_id: int) -> None:
         """A stream has ended."""
         self.streams.pop(stream_id, None)
@@ -232,8 +190,8 @@ class Tunnel:
 
     def on_ready(self, _fd: int, mask: int) -> None:
         """The reactor's call."""
-        if mask & _OUT:
-            self._send_pending()
+        if mask & _OUT and self.outgoing.is_blocked:
+            self.outgoing.send_pending()
         if mask & (_IN | _BROKEN) and not self.ended:
             try:
                 self._read()
@@ -244,67 +202,6 @@ class Tunnel:
         """A bug of ours: this tunnel ends, and not the process."""
         if not self.ended:
             self._end(End.INTERNAL_ERROR, error)
-
-    def on_turn_end(self) -> None:
-        """The reactor's call, where something was collected in the turn."""
-        self._dirty = False
-        if len(self._control) > _MOST_CONTROL and not self.ended:
-            error = TunnelViolation("the other side asks for answers and does not read them")
-            self._end(End.TLS_ERROR, error)
-        self.flush()
-
-    def flush(self) -> None:
-        """Seal and send what has been collected."""
-        out = self._out
-        if self.ended or out is None:
-            return
-        self._out = None
-        used, self.used = self.used, 0
-        if used:
-            sealed = self._buffers.sealed
-            produced = self._engine.seal_into(out, used, sealed)
-            self._send(sealed[:produced])
-        self._buffers.give_back(out)
-
-    def _send(self, records: memoryview) -> None:
-        try:
-            sent = self._sock.send(records)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as error:
-            self._end(End.RESET_BY_PEER, error)
-            return
-        if sent < len(records):
-            self._pending = memoryview(bytes(records[sent:]))
-            self._watch(_IN | _OUT)
-
-    def _send_pending(self) -> None:
-        try:
-            sent = self._sock.send(self._pending)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._end(End.RESET_BY_PEER, error)
-            return
-        self._pending = self._pending[sent:]
-        if self._pending:
-            return
-        self._watch(_IN)
-        if self._engine.has_data_to_send:
-            self._send(memoryview(self._engine.data_to_send()))
-            if self._pending or self.ended:
-                return
-        if self._control:
-            waiting, self._control = bytes(self._control), bytearray()
-            out = self.reserve(len(waiting))
-            if out is None:
-                self._control += waiting
-                return
-            out[: len(waiting)] = waiting
-            self.used += len(waiting)
-        streams, self._waiting = self._waiting, {}
-        for stream in streams:
-            stream.resume()
 
     def _read(self) -> None:
         read = self._buffers.read
@@ -342,8 +239,7 @@ class Tunnel:
             self._take(plain, head + produced)
         elif head:
             self._partial = bytes(plain[:head])
-        if self._engine.has_data_to_send and not self._pending and not self.ended:
-            self._send(memoryview(self._engine.data_to_send()))
+        self.outgoing.send_engines_own()
         if self._engine.peer_closed and not self.ended:
             self._peer_closed()
 
@@ -393,7 +289,7 @@ class Tunnel:
                 self._on_open(stream_id, read_open(payload))
                 return
             case FrameType.PING:
-                self.put(frame(0, FrameType.PONG, payload))
+                self.outgoing.put(frame(0, FrameType.PONG, payload))
                 return
             case FrameType.PONG:
                 return
@@ -428,7 +324,7 @@ class Tunnel:
         self._last_id = stream_id
         refusal = self._owner.on_open(self, stream_id, opening)
         if refusal is not None:
-            self.put(reset_frame(stream_id, refusal))
+            self.outgoing.put(reset_frame(stream_id, refusal))
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -436,20 +332,28 @@ class Tunnel:
         """close_notify. With streams open that is an end of the tunnel only, never of their data."""
         self._end(End.CLOSED if not self.streams else End.RESET_BY_PEER)
 
-    def _watch(self, events: int) -> None:
-        if self._events != events:
+    def wants_to_write(self, yes: bool) -> None:
+        """Watch the wire for room, or not any more."""
+        events = _IN | _OUT if yes else _IN
+        if self._events != events and not self.ended:
             self._events = events
             self._reactor.modify(self._fd, events)
 
+    def wire_broke(self, error: OSError) -> None:
+        """Nothing can be sent any more."""
+        if not self.ended:
+            self._end(End.RESET_BY_PEER, error)
+
+    def overrun(self) -> None:
+        """The other side asks for more answers than it takes."""
+        self._end(End.TLS_ERROR, TunnelViolation("the other side asks for answers and does not read them"))
+
     def _end(self, end: End, error: Exception | None = None) -> None:
         self.ended = True
-        alert = self._engine.data_to_send() if isinstance(error, PeerError) and not self._pending else b""
+        can_tell = isinstance(error, PeerError) and not self.outgoing.is_blocked
+        alert = self._engine.data_to_send() if can_tell else b""
+        self.outgoing.close()
         self._reactor.unregister(self._fd)
-        self._pending = memoryview(b"")
-        self._waiting.clear()
-        if self._out is not None:
-            self._buffers.give_back(self._out)
-            self._out = None
         if end is End.CLOSED:
             sockets.close(self._sock)
         else:

@@ -323,3 +323,53 @@ def test_who_waits_hears_of_a_change_that_another_process_made(tmp_path):
         assert any(one.get_revoked_certificate_by_serial_number(serial) is not None for one in lists)
 
     in_front_of_the_real_one(tmp_path, test)
+
+
+def test_of_many_who_come_with_one_bootstrap_token_at_the_same_moment_one_gets_a_certificate(tmp_path):
+    async def test(made: Rig) -> None:
+        token, until_then = "t" * 40, utc_now() + datetime.timedelta(hours=1)
+        await made.service.change(
+            lambda state: tokens.add_token(state, token, workload_id("machine"), (), until_then, utc_now())
+        )
+        bodies = [{"csr": make_csr()} for _ in range(12)]
+        answers = await asyncio.gather(*(made.certificate(body, bootstrap=token) for body in bodies))
+        assert sorted(answer.status for answer in answers) == [201] + [401] * 11
+        assert [entry["event"] for entry in audit_log(tmp_path)].count("issued") == 1
+
+    in_front_of_the_real_one(tmp_path, test)
+
+
+POST = b"POST /v1/certificates HTTP/1.1\r\nHost: a\r\n"
+HIDDEN = b"GET /v1/crl HTTP/1.1\r\nHost: a\r\n\r\n"
+# What one reader takes for one request and another for two (RFC 9112 §11.2), and what none should take for any.
+ODDITIES = {
+    "two ways of saying where the body ends": POST
+    + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 0\r\n\r\n",
+    "a length with a sign": POST + b"Content-Length: +5\r\n\r\n",
+    "a length beyond all numbers": POST + b"Content-Length: 99999999999999999999999\r\n\r\n",
+    "an encoding that nobody knows": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "an encoding twice": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "a space before the colon": POST + b"Content-Length : 0\r\n\r\n",
+    "a folded header": POST + b"X: a\r\n b\r\n\r\n",
+    "a zero byte": POST + b"X: a\0b\r\n\r\n",
+    "lines without CR": b"GET /v1/crl HTTP/1.1\nHost: a\n\n",
+    "too many headers": POST + b"".join(b"x%d: y\r\n" % number for number in range(100)) + b"\r\n",
+    "a header of a megabyte": POST + b"X: " + b"a" * 1_000_000 + b"\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+}
+
+
+def test_a_request_that_could_be_read_in_two_ways_is_refused_once_and_ends_its_connection(tmp_path):
+    async def test(made: Rig) -> None:
+        for oddity, request in ODDITIES.items():
+            reader, writer = await made.raw()
+            writer.write(request + HIDDEN)
+            answer = await reader.read()
+            assert answer.count(b"\r\n\r\n") == 1, oddity
+            assert b" 400 Bad Request\r\n" in answer, oddity
+            assert b'"bad_request"' in answer, oddity
+        assert made.count("qbitel_certmgr_requests_refused_total", reason="bad_request") == len(ODDITIES)
+        assert (await made.certificate(token="healthy")).status == 201
+
+    in_front_of_the_real_one(tmp_path, test)

@@ -218,6 +218,55 @@ def test_a_lock_that_is_never_given_back_is_said_instead_of_waited_for(
         assert document(store) == b"1"  # reading needs no lock
 
 
+def test_who_waits_behind_others_for_a_lock_that_is_never_given_back_waits_no_longer_than_they(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path)
+    run(store.save("first", b"1", None))
+    monkeypatch.setattr(folder_store, "_LOCK_SECONDS", 0.5)
+
+    async def main() -> None:
+        waiting = [store.save(f"d{number}", b"", None) for number in range(200)]
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, StoreUnavailable)
+
+    with (tmp_path / ".lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(main())  # one after another, they would take 100 s, and run() gives them 60
+    run(store.save("second", b"2", None))
+
+
+def test_a_writer_of_many_documents_keeps_nobody_with_one_waiting_for_all_of_them(tmp_path: Path) -> None:
+    store, done = FolderStore(tmp_path), []
+
+    async def save(name: str) -> None:
+        await store.save(name, b"", None)
+        done.append(name)
+
+    async def save_many() -> None:
+        for number in range(5):
+            await save(f"shard{number}")
+
+    async def main() -> None:
+        many = asyncio.create_task(save_many())
+        await asyncio.sleep(0)  # it is under way
+        await asyncio.gather(many, save("journal"))
+
+    run(main())
+    assert done[1] == "journal"
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "ca"
+    store = FolderStore(folder)
+    version = run(store.save(AUTHORITY_DOCUMENT, b"1", None))
+    folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(UserError, match="No such file or directory"):
+        run(store.save(AUTHORITY_DOCUMENT, b"2", version))
+    assert not folder.exists()
+
+
 def test_a_full_disk_is_worth_another_try_and_keeps_the_old_document(tmp_path: Path) -> None:
     script = """
         import asyncio, resource, signal, sys

@@ -199,7 +199,7 @@ def test_a_thousand_peers_are_written_by_hundreds_and_none_is_lost_by_a_restart(
         assert names == ["peers-one", *(f"peers-one.{shard:02}" for shard in range(SHARDS))]
         documents = [peer_document.decode((await FolderStore(tmp_path).load(name)).document) for name in names]  # type: ignore[union-attr]
         shards = sum(map(len, documents[1:]))
-        assert shards >= 2 * JOURNAL_ENTRIES
+        assert shards >= JOURNAL_ENTRIES  # and what came while these were moved, which takes turns with it
         assert min(map(len, documents[1:])) > 0.5 * shards / SHARDS
         # Each write is a part of the whole: a full journal and what comes while it is moved.
         assert max(size for _, size in store.saved) < 3 * 70 * JOURNAL_ENTRIES

@@ -28,7 +28,7 @@ HOUR = datetime.timedelta(hours=1)
 
 
 def figures(phase: str) -> Figures:
-    return Figures("ab" * 32, NOW + 2 * HOUR, NOW - HOUR, phase, ("stable", "publishing"), peers=7, revoked=3)
+    return Figures("ab" * 32, NOW + 2 * HOUR, NOW - HOUR, phase, ("stable", "publishing"), peers=7, revoked=3, barred=2)
 
 
 def test_what_is_true_now_is_shown():
@@ -40,6 +40,7 @@ def test_what_is_true_now_is_shown():
     assert value("qbitel_certmgr_intermediate_expiry_seconds") == -3600
     assert value("qbitel_certmgr_peers") == 7
     assert value("qbitel_certmgr_revoked") == 3
+    assert value("qbitel_certmgr_barred") == 2
     assert value("qbitel_certmgr_rotation_phase", {"phase": "stable"}) == 0
     assert value("qbitel_certmgr_rotation_phase", {"phase": "publishing"}) == 1
 

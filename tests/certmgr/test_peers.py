@@ -59,7 +59,9 @@ def peers(draw: st.DrawFn) -> Peer:
     other = THERE if origin == HERE else HERE
     saw = [(other, number - 3)] if number > 3 else []
     one = peer(number, instance=["", "a", "b"][number % 3], origin=origin, hours=number, saw=saw)
-    return replace(one, acknowledged=draw(st.integers(0, 2)), shown=draw(st.booleans()))
+    shown = draw(st.booleans())
+    contested = shown and draw(st.booleans())
+    return replace(one, acknowledged=draw(st.integers(0, 2)), shown=shown, contested=contested)
 
 
 lists = st.lists(peers(), max_size=20)
@@ -100,6 +102,27 @@ def test_a_certificate_that_was_shown_takes_the_place_of_those_before_it_but_not
 
     assert in_use(book) == {"21", "31"}
     assert len(book) == 3  # they could still be shown to somebody, by whoever stole them
+
+
+def test_a_certificate_that_is_shown_again_after_a_later_one_is_another_processs_and_counts_until_it_ends():
+    first, second = peer(1, shown=True), peer(2, shown=True)
+    book = PeerBook([first, second])
+    assert [book.is_superseded(one) for one in (first, second)] == [True, False]
+    assert book.contested(NOON) == set()
+
+    book.add(first.contesting())
+    assert in_use(book) == {"11", "21"}
+    assert not book.is_superseded(first.contesting())
+    assert book.contested(NOON) == {(WEB, "pod-1")}
+    book.add(first)  # what another replica knew before
+    book.add(peer(3, shown=True))
+    assert in_use(book) == {"11", "31"}
+    assert book.contested(NOON + 25 * HOUR) == set()
+
+
+def test_who_has_no_name_contests_nothing():
+    first, second = peer(1, instance="", shown=True), peer(2, instance="", shown=True)
+    assert not PeerBook([first, second]).is_superseded(first)
 
 
 def test_one_of_another_replica_is_before_it_only_where_its_issuer_knew_that():
@@ -256,6 +279,7 @@ def test_certificates_of_other_processes_stand_for_nobody():
         {"acknowledged": MAX_NUMBER + 1},
         {"number": -1},
         {"number": MAX_NUMBER + 1},
+        {"contested": True},
         {"origin": "x"},
         {"origin": "1" * 17},
         {"saw": (("x", 1),)},

@@ -43,7 +43,7 @@ class Running(StandIn):
 
 def figures() -> Figures:
     end = utc_now() + datetime.timedelta(days=1)
-    return Figures("ab" * 32, end, end, "stable", ("stable", "publishing"), peers=7, revoked=0)
+    return Figures("ab" * 32, end, end, "stable", ("stable", "publishing"), peers=7, revoked=0, barred=0)
 
 
 def listening() -> Listening:

@@ -232,6 +232,35 @@ def test_a_certificate_takes_the_place_of_the_one_that_it_was_asked_for_with_at_
     run(main())
 
 
+@pytest.mark.parametrize("by", ["an acknowledgement", "a renewal"])
+def test_two_processes_of_one_name_are_seen_when_the_older_one_comes_back_and_both_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, by: str
+) -> None:
+    clock = Clock()
+
+    async def main() -> None:
+        service = await opened(tmp_path, clock)
+        identity, anchors = str(proven().spiffe_id), service.bundle().anchors
+        serials = [f"{(await enrol(service)).certificate.serial_number:x}" for _ in range(2)]
+        for serial in serials:
+            await service.acknowledge(identity, "pod-1", anchors, serial)
+        assert {peer.serial for peer in (await service.ledger.everyone()).in_use(clock())} == {serials[1]}
+        assert caplog.records == []
+
+        if by == "a renewal":
+            await enrol(service, shown=serials[0])
+        else:
+            await service.acknowledge(identity, "pod-1", anchors, serials[0])
+        peers = await service.ledger.everyone()
+        assert {peer.serial for peer in peers.in_use(clock())} >= set(serials)
+        assert peers.contested(clock()) == {(identity, "pod-1")}
+        assert "two processes have the name 'pod-1'" in caplog.text
+        await service.acknowledge(identity, "pod-1", anchors, serials[0])
+        assert caplog.text.count("two processes") == 1
+
+    run(main())
+
+
 def test_what_is_acknowledged_again_is_not_written_again(tmp_path: Path) -> None:
     async def main() -> None:
         service = await opened(tmp_path, Clock())

@@ -55,7 +55,9 @@ def test_an_unknown_command_gets_one_line_with_those_that_exist(capsys: pytest.C
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"qbitel: 'servemesh' is no command; there are: {', '.join(COMMANDS)}\n"
-    assert captured.err.endswith(" demo, proxy, tunnel, init, ca, certmgr, policy, check, bench\n")
+    assert captured.err.endswith(
+        " demo, proxy, status, tunnel, init, inject, uninject, injector, wait, ca, certmgr, policy, check, bench\n"
+    )
 
 
 def test_a_subcommand_gets_the_rest_of_the_words_and_its_code_is_returned(

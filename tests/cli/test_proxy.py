@@ -156,7 +156,7 @@ def configured(*words: str):
 def test_the_defaults_are_the_ports_of_a_pod():
     config = configured()
     v4 = {(listener.direction, listener.bind.port) for listener in config.listeners if listener.bind.host == ANY_V4}
-    assert v4 == {(Direction.OUTBOUND, 15001), (Direction.INBOUND, 15006)}
+    assert v4 == {(Direction.OUTBOUND, 15001), (Direction.INBOUND, 15006), (Direction.INBOUND, 15008)}
     assert all(listener.target is None and listener.mesh_only for listener in config.listeners)
     assert Endpoint(ANY_V4, 15090) in config.metrics
     assert Endpoint(ANY_V4, 15021) in config.health
@@ -234,3 +234,14 @@ def test_a_sealed_key_is_opened_with_the_key_that_was_named():
     assert str(files.kem_key) == "k"
     assert files.open_sealed is not None
     assert str(configured("--certs", "c").files.kem_key) == "c/kem.key"
+
+
+def test_the_limits_of_tunnels_are_what_their_flags_say():
+    limits = configured("--tunnel-idle-timeout", "1", "--tunnel-silence", "2", "--tunnel-max-age", "3").limits
+    assert (limits.tunnel_idle_timeout, limits.tunnel_silence, limits.tunnel_max_age) == (1, 2, 3)
+
+
+def test_the_peers_document_is_named_beside_the_short_form():
+    config = configured("--peers", "peers.yaml", "--mesh", "10.0.0.0/8")
+    assert str(config.peers_file) == "peers.yaml"
+    assert [str(network) for network in config.mesh] == ["10.0.0.0/8"]

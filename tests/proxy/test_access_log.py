@@ -117,3 +117,53 @@ def test_without_standard_output_lines_are_counted_as_dropped(run):
 
     run(main())
     assert dropped == [1]
+
+
+def test_as_text_each_field_is_name_and_value_and_empty_ones_are_left_out(run, pipe):
+    fields = {
+        "event": "connection", "source": "10.0.0.1:5", "policy": None, "message": 'it said "no" = never', "reason": "",
+        "bytes_sent": 7, "resumed": False, "evil": "a\nb",
+    }  # fmt: skip
+
+    async def main():
+        AccessLog(pipe["write"], pytest.fail, "text").write(fields)
+
+    run(main())
+    assert os.read(pipe["read"], 4096).decode() == (
+        'event=connection source=10.0.0.1:5 message="it said \\"no\\" = never" bytes_sent=7 resumed=false '
+        'evil="a\\\\nb"\n'
+    )
+
+
+def test_switched_off_it_writes_nothing_and_counts_nothing_as_lost(run, pipe):
+    async def main():
+        log = AccessLog(pipe["write"], pytest.fail, "off")
+        log.write({"a": 1})
+        log.close()
+
+    run(main())
+    os.set_blocking(pipe["read"], False)
+    with pytest.raises(BlockingIOError):
+        os.read(pipe["read"], 1)
+
+
+def test_lines_of_one_turn_go_out_together(run, pipe, monkeypatch):
+    writes = []
+    real = os.write
+
+    def counting(fd, data):
+        writes.append(data.count(b"\n"))
+        return real(fd, data)
+
+    async def main():
+        log = AccessLog(pipe["write"], pytest.fail)
+        for number in range(8):
+            log.write({"number": number})
+        await asyncio.sleep(0)
+        log.write({"number": 8})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("proxy.lines.os.write", counting)
+        run(main())
+    assert writes == [8, 1]
+    assert [line["number"] for line in lines_of(os.read(pipe["read"], 4096))] == list(range(9))

@@ -17,7 +17,7 @@ from pqtls import (
     Session,
     SessionReceived,
 )
-from proxy.handshake import HandshakeFailed, handshake
+from proxy.handshake import HandshakeFailed, connection_id, handshake
 
 
 @pytest.fixture
@@ -143,3 +143,42 @@ def test_tickets_and_data_that_come_along_with_the_handshake_are_kept(run, tcp_p
     assert result.event is completed
     assert [id(session) for session in result.sessions] == [id(session) for session in sessions]
     assert result.first_plaintext == b"hello"
+
+
+def test_each_step_waits_for_its_turn_and_the_wait_counts(run, tcp_pair, pki):
+    async def main():
+        loop = asyncio.get_running_loop()
+        near, far = tcp_pair()
+        turns = []
+
+        async def turn():
+            turns.append(len(turns))
+
+        client, server = (
+            ClientConnection(pki.bundle("web").client(True)),
+            ServerConnection(pki.bundle("api").server(True)),
+        )
+        await asyncio.gather(
+            handshake(loop, near, client, timeout=5), handshake(loop, far, server, timeout=5, our_turn=turn)
+        )
+        assert len(turns) >= 2  # the ClientHello, and the client's last flight
+        again, other = tcp_pair()
+        hello = ClientConnection(pki.bundle("web").client(True)).data_to_send()
+        await loop.sock_sendall(again, hello)
+        with pytest.raises(HandshakeFailed) as caught:
+            await handshake(
+                loop,
+                other,
+                ServerConnection(pki.bundle("api").server(True)),
+                timeout=0.1,
+                our_turn=asyncio.Event().wait,
+            )
+        return caught.value.reason
+
+    assert run(main()) == "handshake_timeout"
+
+
+def test_both_ends_know_a_connection_by_the_same_id_and_no_other_has_it(tls_pair):
+    ids = [connection_id(end) for pair in (tls_pair(), tls_pair()) for end in pair]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert {len(one) for one in ids} == {16}

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 
 import pytest
 
+import proxy.inbound
+from mesh.modes import MTLSMode
 from mesh.names import ALPN_STREAM
+from mesh.selectors import Workload
 from pqtls import PROFILES, Alert, AlertReceived, ClientConfig, ClientConnection, HandshakeCompleted, TruncatedStream
+from proxy.config import Direction, Endpoint, Limits, ListenerConfig
 from proxy.credentials import utc_now
+from proxy.inbound import _admitted, _first_bytes
+from proxy.policy.config import PolicyConfig
+from proxy.policy.rules import Rules
+from proxy.reasons import Refused
+from proxy.record import ConnectionRecord
+from proxy.registry import LiveConnection
+from proxy.sniff import Verdict as Sniffed
+from tests.proxy.tunnels.services import handshaken, services_of
+from tests.support.policies import document, resources
 
 ADVICE_IN = {
     "expired": "Issue the peer a new certificate",
@@ -215,6 +229,48 @@ def test_permissive_does_not_hang_a_protocol_in_which_the_server_speaks_first(pe
         assert client.recv(100) == b"220 welcome\r\n"
 
 
+@pytest.mark.parametrize(("port", "limits"), [
+    (25, Limits(peek_timeout=1000, server_first_timeout=0.01)),
+    (80, Limits(peek_timeout=0.01, server_first_timeout=1000)),
+])  # fmt: skip
+def test_at_ports_where_servers_speak_first_a_silent_client_has_less_time(run, pki, tcp_pair, port, limits):
+    async def main():
+        services = services_of(pki.bundle("api"), limits=limits)
+        with contextlib.closing(services.reactor):
+            _, accepted = tcp_pair()
+            assert await _first_bytes(services, accepted, MTLSMode.PERMISSIVE, port) == (Sniffed.NOT_TLS, b"")
+
+    run(main())
+
+
+def test_a_sidecar_of_the_mesh_is_recognised_at_a_port_where_servers_speak_first(run, pki, tcp_pair):
+    async def main():
+        services = services_of(pki.bundle("api"), limits=Limits(server_first_timeout=30))
+        with contextlib.closing(services.reactor):
+            dialled, accepted = tcp_pair()
+            hello = ClientConnection(pki.bundle("web").client(True)).data_to_send()
+            dialled.send(hello)
+            assert await _first_bytes(services, accepted, MTLSMode.PERMISSIVE, 3306) == (Sniffed.OUR_TLS, hello)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("first", "received_as"),
+    [(b"GET /", "plaintext"), (b"", "silent"), (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", "plaintext")],
+)
+def test_the_log_says_what_came_where_plaintext_is_let_in(permissive, dial, module_application, first, received_as):
+    client = dial(permissive.port("inbound"))
+    client.sendall(first)
+    application, _ = module_application.accept()
+    application.close()
+    source = "{}:{}".format(*client.getsockname())
+    client.close()
+    (line,) = permissive.wait_for(lambda: [line for line in permissive.lines() if line["source"] == source])
+    assert line["received_as"] == received_as
+    assert permissive.metric("qbitel_plaintext_peer_connections_total", source="127.0.0.1") >= 1
+
+
 def test_permissive_takes_the_mesh_too(permissive, dial, pki, module_application):
     wire = dial(permissive.port("inbound"))
     connection = speak_tls(wire, pki.bundle("web").client(True))
@@ -238,6 +294,50 @@ def test_disable_passes_everything_as_bytes(inbound_sidecar, application, dial, 
         while len(received) < len(hello):
             received += accepted.recv(65536)
         assert received == hello
+
+
+def test_rules_that_change_while_the_application_is_dialled_hold_for_the_one_who_waits(
+    run, pki, tcp_pair, tmp_path, monkeypatch
+):
+    async def main():
+        services = services_of(pki.bundle("api"), policy=PolicyConfig(folder=tmp_path))
+        services.gate.take_up(rules_of())
+        dialled, theirs = tcp_pair()
+
+        async def dial_while_rules_change(*_arguments):
+            services.gate.take_up(rules_of("AuthorizationPolicy"))
+            return dialled
+
+        monkeypatch.setattr(proxy.inbound, "_dial_application", dial_while_rules_change)
+        with contextlib.closing(services.reactor):
+            record = ConnectionRecord(services.sinks, Direction.INBOUND, Endpoint("10.0.0.9", 1), "-", "qbitel")
+            live = LiveConnection(record, 0.0, lambda: None)
+            listener = ListenerConfig(direction=Direction.INBOUND, bind=Endpoint("127.0.0.1", 0))
+            _, _, event, _ = handshaken(pki)
+            with pytest.raises(Refused, match="no ALLOW policy matches"):
+                await _admitted(listener, services, live, Endpoint("127.0.0.1", 80), event)
+        assert dialled.fileno() == -1  # reset
+        with pytest.raises(ConnectionResetError):
+            theirs.recv(1)
+
+    run(main())
+
+
+def rules_of(*kinds: str) -> Rules:
+    """Rules of a folder with an empty resource of each kind: an AuthorizationPolicy of that sort allows nothing."""
+    found = resources("---\n".join(document(kind, {}, namespace="default") for kind in kinds))
+    workload = Workload("default", {}, "api")
+    return Rules.of(found, workload, default_mode=MTLSMode.STRICT, trust_domain="cluster.local")
+
+
+def test_whoever_cannot_be_connected_to_the_application_has_its_place_back(inbound_sidecar, dial, pki):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening
+        sidecar = inbound_sidecar(nobody.getsockname()[1], "--max-connections-per-peer", "1")
+        for _ in range(2):
+            wire = dial(sidecar.port("inbound"))
+            speak_tls(wire, pki.bundle("web").client(True))
+            refused_line(sidecar, wire.getsockname(), "connect_failed")
 
 
 def test_an_application_that_does_not_listen_resets_the_peer_and_says_so(inbound_sidecar, dial, pki):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 
 import pytest
@@ -16,12 +17,12 @@ from proxy.listener import Listener
 def listening(run):
     """Run a scenario(loop, listener, port, accepted list)."""
 
-    def go(scenario):
+    def go(scenario, is_busy=lambda: False):
         async def main():
             loop = asyncio.get_running_loop()
             accepted: list[socket.socket] = []
             sock = sockets.listen(Endpoint("127.0.0.1", 0))
-            listener = Listener(loop, sock, accepted.append, 0.05)
+            listener = Listener(loop, sock, accepted.append, 0.05, is_busy)
             try:
                 await scenario(loop, listener, sock.getsockname()[1], accepted)
             finally:
@@ -46,6 +47,21 @@ def test_every_connection_is_accepted_non_blocking(listening):
             client.close()
 
     listening(scenario)
+
+
+def test_where_there_is_too_much_to_do_for_those_who_came_few_are_accepted_in_a_turn(listening):
+    async def scenario(loop, listener, port, accepted):
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        listener.start()
+        seen = [0]
+        while len(accepted) < 20:
+            await asyncio.sleep(0)
+            seen.append(len(accepted))
+        assert max(later - earlier for earlier, later in itertools.pairwise(seen)) == 2
+        for client in clients:
+            client.close()
+
+    listening(scenario, is_busy=lambda: True)
 
 
 def test_who_waits_in_the_queue_at_the_end_is_accepted_still(listening):

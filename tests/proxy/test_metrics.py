@@ -7,7 +7,7 @@ import datetime
 import pytest
 from prometheus_client import generate_latest
 
-from proxy.config import Direction
+from proxy.config import Direction, WorkloadConfig
 from proxy.metrics import MAX_PRINCIPALS, EnrolmentMetrics, Metrics
 from proxy.reasons import Flag
 
@@ -107,3 +107,25 @@ def test_enrolment_is_counted_only_where_there_is_an_authority(metrics):
     assert value("qbitel_authority_reachable") == 1
     counts.reachable(False)
     assert value("qbitel_authority_reachable") == 0
+
+
+def test_what_we_are_called_stands_on_our_side_and_nothing_is_made_up_for_the_other():
+    workload = WorkloadConfig(name="web-v1", app="web", version="v1", canonical_service="web", canonical_revision="v1")
+    metrics = Metrics(workload)
+    metrics.tcp(Direction.OUTBOUND, WEB, API, True).opened.inc()
+    metrics.tcp(Direction.INBOUND, WEB, API, True).opened.inc(2)
+    opened = "istio_tcp_connections_opened_total"
+    source = {"source_workload": "web-v1", "source_app": "web", "source_canonical_revision": "v1"}
+    assert series(metrics, opened, destination_workload="unknown", destination_service_name="unknown", **source) == 1
+    destination = {"destination_workload": "web-v1", "destination_service_name": "web", "destination_version": "v1"}
+    assert series(metrics, opened, source_workload="unknown", source_app="unknown", **destination) == 2
+
+
+def test_streams_of_tunnels_and_waiting_handshakes_are_numbers_of_this_moment(metrics):
+    metrics.stream_opened(Direction.INBOUND)
+    metrics.stream_opened(Direction.INBOUND)
+    metrics.stream_gone(Direction.INBOUND)
+    metrics.handshake_queue.set(5)
+    assert series(metrics, "qbitel_tunnel_streams_open", direction="inbound") == 1
+    assert series(metrics, "qbitel_tunnel_streams_open", direction="outbound") == 0
+    assert "qbitel_handshake_queue 5.0" in generate_latest(metrics.registry).decode()

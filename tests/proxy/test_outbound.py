@@ -10,6 +10,12 @@ import threading
 
 import pytest
 
+from proxy import outbound as outbound_side
+from proxy.config import Direction, Endpoint, ListenerConfig
+from proxy.reasons import Refused
+from proxy.routes import Mode
+from tests.proxy.peers.world import World
+
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -188,3 +194,88 @@ def test_a_target_that_nobody_listens_on_resets_the_application(outbound_sidecar
             client.recv(10)
     (line,) = sidecar.wait_for(sidecar.lines)
     assert (line["flag"], line["reason"]) == ("CONNECT", "connect_failed")
+
+
+@pytest.fixture
+def at_once(run, pki, tcp_pair, monkeypatch):
+    """Run a scenario with a world, and a function that offers it a connection which was captured on its way to where.
+
+    No rules of interception are needed: where it was going is what they would have told.
+    """
+
+    def go(scenario):
+        async def main():
+            world = World(pki)
+            listener = ListenerConfig(direction=Direction.OUTBOUND, bind=Endpoint("127.0.0.1", 0))
+
+            def offer(where: Endpoint) -> bool:
+                monkeypatch.setattr(outbound_side, "destination_of", lambda *_: where)
+                application, _ = tcp_pair()
+                return outbound_side.carry_at_once(listener, world.router, world.services, application)
+
+            try:
+                await scenario(world, offer)
+            finally:
+                await world.close()
+
+        run(main())
+
+    return go
+
+
+def test_a_connection_is_carried_at_once_where_a_tunnel_stands_and_never_waits_for_one(at_once):
+    async def scenario(world, offer):
+        where = await world.mesh()
+        world.entry(Mode.REQUIRE)
+        assert not offer(where)
+        await world.go(where)
+        assert offer(where)
+        world.entry(Mode.OFF)
+        assert not offer(where)
+
+    at_once(scenario)
+
+
+def test_what_was_chosen_and_found_cold_is_what_is_dialled(at_once):
+    async def scenario(world, offer):
+        servers = [await world.mesh(), await world.mesh()]
+        world.entry(Mode.REQUIRE, *servers)
+        vip = Endpoint("127.0.0.99", 80)
+        reached = []
+        for _ in range(2):
+            assert not offer(vip)
+            reached.append((await world.go(vip))[1])
+        assert sorted(reached, key=str) == sorted(servers, key=str)
+        assert offer(vip)
+        assert offer(vip)
+        members = world.router.way(vip).group._specs
+        assert [member.active for member in members] == [1, 1]
+
+    at_once(scenario)
+
+
+def test_a_tunnel_in_use_is_a_reason_not_to_fall_back_for_as_long_as_it_is_used(at_once):
+    async def scenario(world, offer):
+        where = await world.mesh()
+        world.entry(Mode.PREFER)
+        await world.go(where)
+        world.clock.time += 800
+        assert offer(where)
+        world.clock.time += 800
+        assert world.router.memory.since_mesh(where, world.clock.time) == 800
+
+    at_once(scenario)
+
+
+def test_a_limit_is_told_by_the_phases_and_costs_nobody_a_turn(at_once):
+    async def scenario(world, offer):
+        where = await world.mesh()
+        world.entry(Mode.REQUIRE, where, max_connections=1)
+        vip = Endpoint("127.0.0.99", 80)
+        await world.go(vip)
+        assert offer(vip)
+        assert not offer(vip)
+        with pytest.raises(Refused):
+            await world.go(vip)
+
+    at_once(scenario)

@@ -8,11 +8,15 @@ import types
 
 import pytest
 
+from mesh.modes import MTLSMode
 from proxy import reasons
 from proxy.config import Direction, Limits
 from proxy.credentials import utc_now
+from proxy.handshake_queue import HandshakeQueue
 from proxy.metrics import Metrics
 from proxy.phases import Services, serve
+from proxy.policy.config import PolicyConfig
+from proxy.policy.gate import Gate
 from proxy.reasons import Flag, Refused
 from proxy.record import Sinks
 from proxy.registry import Registry
@@ -33,6 +37,7 @@ def served(run, tcp_pair):
     def go(phases, limits=None, cancel=False):
         async def main():
             loop = asyncio.get_running_loop()
+            sinks = Sinks(Metrics(), Lines(), utc_now)
             services = Services(
                 loop=loop,
                 reactor=None,
@@ -40,11 +45,13 @@ def served(run, tcp_pair):
                 credentials=types.SimpleNamespace(current=types.SimpleNamespace(identity="-")),
                 sessions=SessionStore(),
                 registry=Registry(),
-                sinks=Sinks(Metrics(), Lines(), utc_now),
+                sinks=sinks,
                 limits=limits or Limits(),
                 profile="qbitel",
                 own_ports=frozenset(),
                 unfinished=Unfinished(1),
+                handshakes=HandshakeQueue(loop, lambda _length: None),
+                gate=Gate(PolicyConfig(), MTLSMode.STRICT, sinks),
                 buffers=None,
                 movable=None,
                 tunnels=None,
@@ -58,7 +65,7 @@ def served(run, tcp_pair):
                 seen = await loop.sock_recv(client, 10)
             except ConnectionResetError:
                 seen = "reset"
-            assert await services.registry.drained(5)
+            await services.registry.quiet(0)
             await asyncio.sleep(0)
             return seen, services.sinks.access_log
 

@@ -82,3 +82,8 @@ def test_every_end_of_a_relay_has_a_verdict_of_the_closed_sets(end):
     verdict = reasons.of_outcome(Outcome(end, 1, 2, error), 60)
     assert verdict.reason in reasons.SLUGS
     assert verdict.flag in Flag
+
+
+def test_a_connection_that_new_policies_do_not_let_in_ends_with_their_verdict():
+    refused = reasons.Refused(Flag.DENY, "denied_by_policy", "denied by rules[0] of the DENY policy shop/web")
+    assert reasons.of_outcome(Outcome(End.DENIED, 1, 2, refused), 60) is refused.verdict

@@ -88,7 +88,18 @@ def test_a_whole_life_is_two_lines(record, sinks):
         "flag": "-",
         "reason": "-",
         "message": "",
+        "policy": None,
+        "received_as": None,
     }
+
+
+def test_the_line_says_what_came_and_who_decided_about_it(record, sinks):
+    record.received_as("mesh")
+    record.decided("shop/web", {"policy_audited": "shop/audit"})
+    assert record.describe()["policy"] == "shop/web"
+    record.close(CLOSED)
+    (line,) = sinks.access_log
+    assert (line["received_as"], line["policy"], line["policy_audited"]) == ("mesh", "shop/web", "shop/audit")
 
 
 @pytest.mark.parametrize(("direction", "received"), [(Direction.OUTBOUND, 100), (Direction.INBOUND, 2000)])
@@ -99,6 +110,14 @@ def test_received_is_what_the_client_sent_on_either_side(sinks, direction, recei
     record.close(CLOSED)
     assert sinks.access_log[-1]["bytes_received"] == received
     assert number(sinks, "istio_tcp_received_bytes_total") == received
+
+
+def test_notes_are_fields_of_the_last_line(record, sinks):
+    record.noted({"peer": "orders"})
+    record.noted({"endpoint": "10.0.0.5:80"})
+    record.close(CLOSED)
+    (line,) = sinks.access_log
+    assert (line["peer"], line["endpoint"]) == ("orders", "10.0.0.5:80")
 
 
 def test_bytes_are_counted_while_the_connection_lives_and_never_twice(record, sinks):

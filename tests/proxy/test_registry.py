@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from proxy.config import Direction
 from proxy.registry import LiveConnection, Registry
 from proxy.relay import End
 
@@ -16,6 +17,7 @@ class FakeRelay:
     def __init__(self) -> None:
         self.moved = [0, 0]
         self.ended = False
+        self.waiting = 0
         self.aborted: list[End] = []
 
     def abort(self, end: End) -> None:
@@ -30,6 +32,10 @@ class FakeRecord:
         self.seen: list[tuple[int, int]] = []
         self.relayed = False
         self.peer_path_ids: tuple[bytes, ...] = ()
+        self.direction = Direction.INBOUND
+
+    def describe(self) -> dict:
+        return {"source": "10.0.0.1:5"}
 
     def carried(self, a: int, b: int) -> None:
         self.seen.append((a, b))
@@ -95,18 +101,9 @@ def test_phases_are_not_idle_however_long_they_take(live):
     live(scenario)
 
 
-def test_draining_waits_only_so_long(live):
-    async def scenario(registry, connection, task):
-        assert not await registry.drained(0.05)
-        task.cancel()
-        assert await registry.drained(5)
-
-    live(scenario)
-
-
-def test_an_empty_registry_is_drained(run):
+def test_an_empty_registry_is_quiet(run):
     async def main():
-        assert await Registry().drained(0.05)
+        await Registry().quiet(0)
 
     run(main())
 
@@ -152,5 +149,140 @@ def test_a_connection_without_tls_has_no_peer_that_could_be_revoked(live):
         connection.relaying(FakeRelay())
         assert registry.end_revoked(frozenset({b"leaf"})) == 0
         task.cancel()
+
+    live(scenario)
+
+
+def test_what_waits_for_a_reader_that_never_comes_is_reset_sooner_than_what_is_idle(live):
+    async def scenario(registry, connection, task):
+        relay = FakeRelay()
+        connection.relaying(relay)
+        registry.sweep(100.0, 500, 50)
+        registry.sweep(160.0, 500, 50)
+        assert relay.aborted == [], "nothing waits: it is idle, and that is allowed for longer"
+        relay.waiting = 1
+        relay.moved[1] += 1
+        registry.sweep(170.0, 500, 50)
+        registry.sweep(219.0, 500, 50)
+        assert relay.aborted == []
+        registry.sweep(220.0, 500, 50)
+        assert relay.aborted == [End.STALLED]
+        task.cancel()
+
+    live(scenario)
+
+
+def test_an_operator_sees_the_state_the_age_and_what_waits(live):
+    async def scenario(registry, connection, task):
+        assert connection.describe(3.0) == {
+            "source": "10.0.0.1:5", "state": "opening", "age_s": 3.0, "idle_s": None, "tunnel": None,
+            "bytes_waiting": 0,
+        }  # fmt: skip
+        relay = FakeRelay()
+        relay.waiting = 7
+        relay.moved[:] = [1, 2]
+        connection.relaying(relay)
+        registry.sweep(4.0, 50)
+        shown = connection.describe(5.5)
+        assert (shown["state"], shown["idle_s"], shown["bytes_waiting"]) == ("open", 1.5, 7)
+        assert connection.record.seen[-1] == (1, 2)
+        task.cancel()
+
+    live(scenario)
+
+
+class FakeTunnel:
+    """What the registry sees of a tunnel."""
+
+    def __init__(self, registry, direction=Direction.INBOUND) -> None:
+        self.registry, self.direction, self.heard = registry, direction, []
+
+    def start_draining(self) -> None:
+        self.heard.append("drain")
+
+    def finish(self) -> None:
+        self.heard.append("finish")
+        self.registry.remove(self)
+
+    def end(self) -> None:
+        self.heard.append("end")
+        self.registry.remove(self)
+
+
+def test_only_those_who_dialled_us_are_told_that_we_drain(run):
+    async def main():
+        registry = Registry()
+        theirs, ours = FakeTunnel(registry), FakeTunnel(registry, Direction.OUTBOUND)
+        for tunnel in (theirs, ours):
+            registry.add(tunnel)
+        assert registry.connections == 0
+        registry.start_draining()
+        return theirs.heard, ours.heard, registry.draining
+
+    assert run(main()) == (["drain"], [], True)
+
+
+def test_tunnels_end_in_order_where_no_connection_is_left_and_by_force_where_one_is(run):
+    async def main():
+        alone, beside = Registry(), Registry()
+        first, second = FakeTunnel(alone), FakeTunnel(beside)
+        alone.add(first)
+        beside.add(second)
+        connection = LiveConnection(FakeRecord(), 0.0, lambda: beside.remove(connection))
+        beside.add(connection)
+        await alone.end_all()
+        await beside.end_all()
+        return first.heard, second.heard
+
+    assert run(main()) == (["finish"], ["end"])
+
+
+def test_pages_are_of_connections_or_of_tunnels_in_the_order_in_which_they_came(run):
+    async def main():
+        registry = Registry()
+        connections = [LiveConnection(FakeRecord(), 0.0, lambda: None) for _ in range(4)]
+        tunnel = FakeTunnel(registry)
+        for one in (*connections[:2], tunnel, *connections[2:]):
+            registry.add(one)
+        assert registry.page(1, 2, tunnels=False) == (connections[1], connections[2])
+        assert registry.page(0, 10, tunnels=True) == (tunnel,)
+        assert (registry.count(tunnels=False), registry.count(tunnels=True)) == (4, 1)
+        registry.remove(connections[0])
+        registry.remove(connections[0])
+        return registry.count(tunnels=False)
+
+    assert run(main()) == 3
+
+
+def test_it_is_quiet_when_nobody_is_left_and_nobody_has_come_for_a_while(run):
+    async def main():
+        registry = Registry()
+        stays, comes_late = (LiveConnection(FakeRecord(), 0.0, lambda: None) for _ in range(2))
+        registry.add(stays)
+        quiet = asyncio.ensure_future(registry.quiet(0.1))
+        await asyncio.sleep(0.02)
+        registry.add(comes_late)
+        registry.remove(comes_late)
+        registry.remove(stays)
+        await asyncio.sleep(0.1)
+        still_waiting = not quiet.done()  # somebody came since it began to wait, so that somebody else may
+        await quiet
+        return still_waiting
+
+    assert run(main())
+
+
+def test_what_a_connection_holds_at_the_gate_is_free_once_when_it_is_gone(live):
+    async def scenario(registry, connection, task):
+        left = []
+
+        class Standing:
+            def leave(self) -> None:
+                left.append(self)
+
+        connection.standing = Standing()
+        registry.remove(connection)
+        registry.remove(connection)
+        assert len(left) == 1
 
     live(scenario)

@@ -180,3 +180,17 @@ def test_a_peer_that_keeps_sending_is_not_read_for_ever(run, tcp_pair):
             await flooding
 
     run(main())
+
+
+def test_that_nobody_listens_is_told_from_other_failures(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            with pytest.raises(ConnectFailed) as refused:
+                await sockets.connect(loop, Endpoint(*bound.getsockname()), 5)
+        with pytest.raises(ConnectFailed) as unroutable:
+            await sockets.connect(loop, Endpoint("255.255.255.255", 9), 5)
+        return refused.value.refused, unroutable.value.refused
+
+    assert run(main()) == (True, False)

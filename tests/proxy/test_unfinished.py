@@ -10,9 +10,9 @@ from proxy.handshake import HandshakeFailed
 from proxy.unfinished import Unfinished
 
 
-async def wait_in(unfinished: Unfinished, seconds: float = 60.0) -> str:
+async def wait_in(unfinished: Unfinished, seconds: float = 60.0, source: str = "") -> str:
     try:
-        with unfinished.place():
+        with unfinished.place(source):
             async with asyncio.timeout(seconds):
                 await asyncio.Event().wait()
     except HandshakeFailed as failed:
@@ -38,13 +38,33 @@ def test_the_oldest_goes_and_the_newest_is_let_in(run):
         tasks = started(unfinished, 5)
         ends = await settle(*tasks)
         assert len(unfinished) == 2
+        assert unfinished.is_full
         for task in tasks:
             task.cancel()
         await settle(*tasks)
         assert len(unfinished) == 0
+        assert not unfinished.is_full
         return ends
 
     assert run(main()) == ["handshake_evicted"] * 3 + [None] * 2
+
+
+def test_the_address_that_has_most_loses_its_oldest_and_no_other(run):
+    async def main():
+        unfinished = Unfinished(4)
+        sources = ("peer", "flood", "flood", "other", "flood", "flood", "flood")
+        tasks = []
+        for source in sources:
+            tasks.append(asyncio.ensure_future(wait_in(unfinished, source=source)))
+            await asyncio.sleep(0)
+        ends = await settle(*tasks)
+        for task in tasks:
+            task.cancel()
+        await settle(*tasks)
+        return ends, len(unfinished)
+
+    evicted = "handshake_evicted"
+    assert run(main()) == ([None, evicted, evicted, None, evicted, None, None], 0)
 
 
 def test_who_has_finished_makes_room_and_is_not_touched_any_more(run):

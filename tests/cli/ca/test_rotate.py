@@ -89,6 +89,29 @@ def test_the_plan_names_who_is_in_the_way_and_what_comes_next(authority: Path, t
     assert [one["signs"] for one in data["roots"]] == [True, False]
 
 
+def test_two_processes_of_one_name_are_named(authority: Path, ca: Ca) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    book = [
+        Peer(
+            identity=WEB,
+            instance=f"pod-{number}",
+            generation="aa" * 8,
+            serial=f"{number + 1:x}",
+            issued_at=now,
+            not_after=now + datetime.timedelta(days=1),
+            shown=True,
+            contested=number > 0,
+        )
+        for number in range(8)
+    ]
+    asyncio.run(FolderStore(authority).save("peers-other", peer_document.encode(book), None))
+    output = ca.good("rotate", authority, "--status").output
+    assert f"two processes are {WEB} (pod-1)" in output
+    assert "pod-0" not in output
+    assert "… and 2 more (--json names all)" in output
+    assert ca.data("rotate", authority, "--status")["shared"][6] == {"identity": WEB, "instance": "pod-7"}
+
+
 def test_looking_is_no_step(authority: Path, ca: Ca) -> None:
     ca.good("rotate", authority, "--start")
     ca.later(hours=1)

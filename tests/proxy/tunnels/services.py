@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+from mesh.modes import MTLSMode
 from pqtls import ClientConnection, ServerConnection
 from pqtls.events import HandshakeCompleted
 from proxy.config import Limits
 from proxy.credentials import utc_now
 from proxy.engine import Scratch
+from proxy.handshake_queue import HandshakeQueue
 from proxy.metrics import Metrics
 from proxy.phases import Services
+from proxy.policy.config import PolicyConfig
+from proxy.policy.gate import Gate
 from proxy.reactor import Reactor
 from proxy.record import Sinks
 from proxy.registry import Registry
@@ -37,11 +41,14 @@ class Source:
         self.current = bundle
 
 
-def services_of(bundle, reactor: Reactor | None = None, limits: Limits | None = None) -> Services:
+def services_of(
+    bundle, reactor: Reactor | None = None, limits: Limits | None = None, policy: PolicyConfig | None = None
+) -> Services:
     """Services of a worker whose credentials are `bundle`."""
     loop = asyncio.get_running_loop()
     scratch = Scratch()
     limits = limits or Limits()
+    sinks = Sinks(Metrics(), Lines(), utc_now)
     return Services(
         loop=loop,
         reactor=reactor or Reactor(loop),
@@ -49,13 +56,15 @@ def services_of(bundle, reactor: Reactor | None = None, limits: Limits | None = 
         credentials=Source(bundle),
         sessions=SessionStore(),
         registry=Registry(),
-        sinks=Sinks(Metrics(), Lines(), utc_now),
+        sinks=sinks,
         limits=limits,
         profile="qbitel",
         own_ports=frozenset(),
         unfinished=Unfinished(limits.max_handshakes),
+        handshakes=HandshakeQueue(loop, lambda _length: None),
         buffers=TunnelBuffers(scratch),
         movable=Movable(),
+        gate=Gate(policy or PolicyConfig(), MTLSMode.STRICT, sinks),
         tunnels=TunnelPool(),
     )
 

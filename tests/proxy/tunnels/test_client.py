@@ -7,11 +7,13 @@ import contextlib
 
 import pytest
 
+from pqtls.events import ApplicationData
 from proxy.config import Direction, Endpoint
 from proxy.handshake import HandshakeResult
+from proxy.peers.via import Via
 from proxy.record import ConnectionRecord
 from proxy.tunnels.client import ClientTunnel
-from proxy.tunnels.frames import FrameType, address_frame, frame
+from proxy.tunnels.frames import HEADER, HEADER_SIZE, LENGTH_MASK, FrameType, address_frame, frame, read_open
 from proxy.tunnels.moving import Dialled
 from tests.proxy.tunnels.services import handshaken, services_of
 
@@ -19,13 +21,14 @@ from tests.proxy.tunnels.services import handshaken, services_of
 class Rig:
     """A client's tunnel, and its server by hand."""
 
-    def __init__(self, tcp_pair, pki) -> None:
+    def __init__(self, tcp_pair, pki, via: Via | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.services = services_of(pki.bundle("web"))
         wire, self.peer = tcp_pair()
         client, self.engine, event, _ = handshaken(pki)
         self.sessions: list[object] = []
         self.left: list[object] = []
+        self.replaced: list[object] = []
         record = ConnectionRecord(self.services.sinks, Direction.OUTBOUND, Endpoint("127.0.0.1", 1), "-", "qbitel")
         record.becomes_tunnel()
         self.kept = ClientTunnel(
@@ -33,8 +36,9 @@ class Rig:
             Dialled(wire, client, HandshakeResult(event, 0.01, b""), self.sessions.append),
             record,
             bundle=self.services.credentials.current,
-            destination=Endpoint("10.96.0.1", 80),
+            via=via or Via(Endpoint("10.96.0.1", 80)),
             leave=self.left.append,
+            replace=self.replaced.append,
         )
         self.kept.begin()
 
@@ -79,12 +83,55 @@ def test_new_credentials_make_it_take_no_more_streams_and_end_when_it_is_empty(c
 def test_age_makes_it_leave_its_place_once(client):
     async def scenario(rig):
         rig.kept.taken()  # so that it is not closed for want of streams
+        rig.kept.sweep(rig.kept.born + 539, 3600)
+        assert rig.replaced == []
         rig.kept.sweep(rig.kept.born + 599, 3600)
         assert rig.left == []
+        assert rig.replaced == [rig.kept]
         rig.kept.sweep(rig.kept.born + 600, 3600)
         assert rig.left == [rig.kept]
 
     client(scenario)
+
+
+def test_a_tunnel_that_nobody_has_used_for_long_is_not_replaced(client):
+    async def scenario(rig):
+        rig.kept._empty_since = rig.kept.born - 61
+        rig.kept.sweep(rig.kept.born + 599, 3600)
+        assert rig.replaced == []
+
+    client(scenario)
+
+
+@pytest.mark.parametrize(("age", "replaced"), [(4.0, 0), (5.0, 1)])
+def test_a_server_that_drains_is_replaced_unless_it_was_only_just_dialled(client, age, replaced):
+    async def scenario(rig):
+        rig.kept.taken()
+        rig.kept.born = rig.loop.time() - age
+        rig.kept.on_draining(rig.kept.tunnel)
+        assert rig.replaced == [rig.kept] * replaced
+        assert rig.left == [rig.kept]
+
+    client(scenario)
+
+
+@pytest.mark.parametrize(("by_stream", "opened"), [(False, None), (True, 8080)])
+def test_a_stream_names_its_own_port_where_the_tunnel_port_was_dialled(run, tcp_pair, pki, by_stream, opened):
+    async def scenario():
+        via = Via(Endpoint("10.96.0.1", 15008), by_stream=by_stream)
+        with contextlib.closing(Rig(tcp_pair, pki, via)) as rig:
+            near, application = tcp_pair()
+            record = ConnectionRecord(rig.services.sinks, Direction.OUTBOUND, Endpoint("127.0.0.1", 1), "-", "qbitel")
+            rig.kept.carry(application, record, 8080)
+            near.close()
+            rig.engine.receive_data(await rig.loop.sock_recv(rig.peer, 65536))
+            (data,) = (event.data for event in rig.engine.events() if isinstance(event, ApplicationData))
+            _, word = HEADER.unpack_from(data)
+            opening = read_open(data[HEADER_SIZE : HEADER_SIZE + (word & LENGTH_MASK)])
+            dialled = rig.peer.getsockname()
+            assert opening.destination == Endpoint(dialled[0], opened or dialled[1])
+
+    run(scenario())
 
 
 def test_a_server_that_drains_is_asked_for_nothing_more(client):

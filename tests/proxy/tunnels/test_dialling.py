@@ -11,6 +11,7 @@ from mesh.names import ALPN_TUNNEL
 from pqtls import ServerConnection
 from pqtls.errors import PeerError
 from proxy.config import Endpoint
+from proxy.peers.via import Via
 from proxy.sockets import ConnectFailed
 from proxy.tunnels.dialling import dial
 from tests.proxy.tunnels.services import services_of
@@ -20,7 +21,7 @@ from tests.proxy.tunnels.services import services_of
 def dialled(run, pki):
     """Dial a server with these certificates: what that gave, and the services that it was done with."""
 
-    def go(certs: str):
+    def go(certs: str, via=Via):
         async def main():
             services = services_of(pki.bundle("web"))
             loop = asyncio.get_running_loop()
@@ -45,9 +46,7 @@ def dialled(run, pki):
                 serving = loop.create_task(serve())
                 bundle = services.credentials.current
                 try:
-                    made, record = await dial(
-                        services, where, bundle, lambda bundle: bundle.tunnel_client, sessions_of=where
-                    )
+                    made, record = await dial(services, via(where), bundle, lambda bundle: bundle.tunnel_client)
                 except PeerError as error:
                     found = error
                 else:
@@ -75,6 +74,18 @@ def test_a_server_that_is_not_who_it_should_be_is_refused_and_leaves_no_record_o
     assert services.sinks.access_log == []
 
 
+def test_a_peer_with_another_identity_than_the_one_pinned_is_refused(dialled, pki):
+    error, services = dialled("api", lambda where: Via(where, frozenset({pki.identity("web")})))
+    assert error.reason == "unexpected_identity"
+    assert f"is {pki.identity('api')}, and the peers document expects {pki.identity('web')}" in str(error)
+    assert len(services.sessions) == 0
+
+
+def test_a_peer_with_the_identity_that_is_pinned_is_taken(dialled, pki):
+    event, _ = dialled("api", lambda where: Via(where, frozenset({pki.identity("api")}), "qbitel"))
+    assert event.peer_identity == pki.identity("api")
+
+
 def test_nobody_there_is_said_in_words(run, pki):
     async def main():
         services = services_of(pki.bundle("web"))
@@ -82,9 +93,7 @@ def test_nobody_there_is_said_in_words(run, pki):
             free.bind(("127.0.0.1", 0))
             where = Endpoint(*free.getsockname())
         with pytest.raises(ConnectFailed, match="connection refused"):
-            await dial(
-                services, where, services.credentials.current, lambda bundle: bundle.tunnel_client, sessions_of=where
-            )
+            await dial(services, Via(where), services.credentials.current, lambda bundle: bundle.tunnel_client)
         services.reactor.close()
 
     run(main())

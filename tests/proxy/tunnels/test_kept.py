@@ -23,6 +23,9 @@ class FakeTunnel:
         self.ended = False
         self.done: list[object] = []
 
+    def tidy(self) -> None:
+        pass
+
     def ping(self) -> None:
         self.done.append("ping")
 

@@ -86,12 +86,14 @@ def test_a_reset_after_the_move_is_a_reset(sidecars, dial, application, who):
         far.settimeout(15)
         stop = threading.Event()
 
+        seen: list[type[OSError]] = []
+
         def feed():
             try:
                 while not stop.is_set():
                     near.sendall(bytes(MB))
-            except OSError:
-                pass
+            except OSError as error:
+                seen.append(type(error))  # whoever calls first is told of the RST, the other is not
 
         feeder = threading.Thread(target=feed)
         feeder.start()
@@ -104,10 +106,13 @@ def test_a_reset_after_the_move_is_a_reset(sidecars, dial, application, who):
         ending.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
         ending.shutdown(socket.SHUT_RD)
         ending.close()
-        with pytest.raises(ConnectionResetError):
+        try:
             while other.recv(MB):
                 pass
+        except OSError as error:
+            seen.append(type(error))
         feeder.join(15)
+        assert ConnectionResetError in seen
 
 
 def test_where_the_other_worker_answers_the_bulk_stays_and_arrives(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import os
@@ -11,7 +12,9 @@ import socket
 
 import pytest
 
+from proxy.peers.via import Via
 from proxy.tunnels.pool import STREAMS_EACH
+from tests.proxy.peers.world import World
 
 
 @pytest.fixture
@@ -158,15 +161,21 @@ def test_a_revoked_peer_loses_its_tunnel_at_once(sidecars, connect, folders, pki
     assert (line["flag"], line["reason"]) == ("CERT_REVOKED", "revoked")
 
 
-def test_a_server_that_drains_keeps_what_is_open_and_is_asked_for_no_more(sidecars, connect, dial):
+def test_a_server_that_drains_keeps_what_is_open_and_serves_who_comes_all_the_same(
+    sidecars, connect, application, dial
+):
     outbound, inbound = sidecars
     near, far = connect(outbound)
     inbound.process.send_signal(signal.SIGTERM)
     inbound.wait_for(lambda: "draining: 1 connections" in inbound.messages)
     near.sendall(b"still here")
     assert far.recv(100) == b"still here"
-    with pytest.raises(ConnectionResetError):  # nobody listens there any more, and the tunnel is not used
-        dial(outbound.port("outbound")).recv(1)
+    late = dial(outbound.port("outbound"))  # in another tunnel, because nothing else listens at that address
+    with application.accept()[0] as accepted:
+        accepted.sendall(b"welcome")
+        assert late.recv(100) == b"welcome"
+        assert outbound.metric("qbitel_tunnels_open", direction="outbound") == 2
+        late.close()
     near.close()
     assert far.recv(1) == b""
     far.close()
@@ -224,3 +233,78 @@ def test_without_tunnels_each_connection_has_its_own(qbitel, pki, application, i
             assert far.recv(1) == b"x"
         near.close()
     outbound.wait_for(lambda: len(outbound.lines("handshake")) == 3)
+
+
+@pytest.fixture
+def pool(run, pki):
+    """Run a scenario with a world whose server is a sidecar, the way to it, and a tunnel that stands."""
+
+    def go(scenario):
+        async def main():
+            world = World(pki)
+            try:
+                via = Via(await world.mesh())
+                await scenario(world, via, await world.services.tunnels.obtain(world.services, via))
+            finally:
+                await world.close()
+
+        run(main())
+
+    return go
+
+
+async def until(condition) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_a_tunnel_in_use_goes_on_until_a_younger_one_stands(pool):
+    async def scenario(world, via, old):
+        tunnels, services = world.services.tunnels, world.services
+        old.taken()
+        old.sweep(old.born + 0.95 * services.limits.tunnel_max_age, 3600)
+        assert tunnels.warm(services, via) is old
+        await until(lambda: tunnels.warm(services, via) is not old)
+        assert tunnels.warm(services, via) is not None
+        assert old.tunnel.ended  # it was without streams, in truth
+
+    pool(scenario)
+
+
+def test_of_several_tunnels_those_that_are_fresh_are_company_enough(pool):
+    async def scenario(world, via, old):
+        tunnels, services = world.services.tunnels, world.services
+        old.taken()
+        old.sweep(old.born + 0.95 * services.limits.tunnel_max_age, 3600)
+        await until(lambda: tunnels.warm(services, via) is not old and not tunnels._background)
+        young = tunnels.warm(services, via)
+        tunnels._replace(services, via, tunnels._places[via], old)
+        assert not tunnels._background
+        assert tunnels.warm(services, via) is young
+
+    pool(scenario)
+
+
+def test_where_no_younger_one_can_be_had_the_old_one_goes_on(pool, caplog):
+    caplog.set_level("INFO", "qbitel.proxy")
+
+    async def scenario(world, via, old):
+        tunnels, services = world.services.tunnels, world.services
+        nobody = Via(world.nobody())
+        tunnels._replace(services, nobody, tunnels._places[via], old)
+        await until(lambda: not tunnels._background)
+        assert tunnels.warm(services, via) is old
+
+    pool(scenario)
+    assert "another tunnel to 127.0.0.1" in caplog.text
+
+
+def test_a_tunnel_made_for_other_identities_is_not_used(pool, pki):
+    async def scenario(world, via, tunnel):
+        pinned = Via(via.address, frozenset({pki.identity("api")}))
+        assert world.services.tunnels.warm(world.services, pinned) is None
+        other = await world.services.tunnels.obtain(world.services, pinned)
+        assert other is not tunnel
+        assert world.services.tunnels.warm(world.services, via) is tunnel
+
+    pool(scenario)

@@ -8,13 +8,19 @@ import socket
 
 import pytest
 
+from mesh.modes import MTLSMode
+from mesh.selectors import Workload
 from proxy.config import Direction, Endpoint, Limits
+from proxy.policy.config import PolicyConfig
+from proxy.policy.rules import Rules
 from proxy.record import ConnectionRecord
 from proxy.relay import End
+from proxy.tunnels.by_stream import ByStream
 from proxy.tunnels.frames import HEADER, FrameType, Opening, ResetCode, frame, open_frame, word_of
 from proxy.tunnels.serving import ServedTunnel
 from proxy.tunnels.tunnel import Tunnel
 from tests.proxy.tunnels.services import handshaken, services_of
+from tests.support.policies import document, resources
 
 PEER = Endpoint("10.0.0.9", 40000)
 OPENING = Opening(Endpoint("10.96.0.1", 80), bytes(range(16)))
@@ -23,9 +29,9 @@ OPENING = Opening(Endpoint("10.96.0.1", 80), bytes(range(16)))
 class Served:
     """A served tunnel, and its client by hand."""
 
-    def __init__(self, tcp_pair, pki, limits=None, source=None, port=None) -> None:
+    def __init__(self, tcp_pair, pki, limits=None, source=None, port=None, policy=None, by_stream=None) -> None:
         self.loop = asyncio.get_running_loop()
-        self.services = services_of(pki.bundle("api"), limits=limits)
+        self.services = services_of(pki.bundle("api"), limits=limits, policy=policy)
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(8)
@@ -37,6 +43,7 @@ class Served:
         self.kept = ServedTunnel(
             self.services, event, record, peer=PEER,
             application=Endpoint("127.0.0.1", port or self.listener.getsockname()[1]), source=source,
+            by_stream=by_stream,
         )  # fmt: skip
         self.kept.start(Tunnel(self.services.reactor, self.services.buffers, ours, engine, self.kept, is_client=False))
 
@@ -46,9 +53,19 @@ class Served:
 
     async def hear(self) -> bytes:
         while True:
-            self.engine.receive_data(await self.loop.sock_recv(self.wire, 65536))
+            self.kept.tunnel.tidy()
+            try:
+                async with asyncio.timeout(0.05):
+                    self.engine.receive_data(await self.loop.sock_recv(self.wire, 65536))
+            except TimeoutError:
+                continue
             if said := b"".join(getattr(event, "data", b"") for event in self.engine.events()):
                 return said
+
+    async def hear_of(self, frame: bytes) -> None:
+        said = await self.hear()
+        while frame not in said:
+            said += await self.hear()
 
     def close(self) -> None:
         if not self.kept.tunnel.ended:
@@ -103,6 +120,60 @@ def test_more_connections_than_allowed_are_refused_with_the_reason(served):
         )  # fmt: skip
 
     served(scenario, limits=Limits(max_connections=2))  # the tunnel is one
+
+
+def reset(stream: int, code: ResetCode) -> bytes:
+    return frame(stream, FrameType.RESET, code.to_bytes(2, "big"))
+
+
+def rules_that_allow(*principals: str) -> Rules:
+    spec = {"rules": [{"from": [{"source": {"principals": list(principals)}}]}]}
+    found = resources(document("AuthorizationPolicy", spec, name="web", namespace="default"))
+    return Rules.of(found, Workload("default", {}, "api"), default_mode=MTLSMode.STRICT, trust_domain="cluster.local")
+
+
+def test_a_stream_that_no_policy_lets_in_is_refused_before_anything_is_dialled(served, tmp_path):
+    async def scenario(rig):
+        rig.services.gate.take_up(rules_that_allow("cluster.local/ns/default/sa/nobody"))
+        await rig.say(open_frame(1, OPENING))
+        assert await rig.hear() == reset(1, ResetCode.DENIED)
+        with pytest.raises(BlockingIOError):
+            rig.listener.accept()
+        (line,) = rig.services.sinks.access_log.of("connection")
+        assert (line["flag"], line["reason"], line["received_as"]) == ("DENY", "denied_by_policy", "mesh")
+        # The next one is asked about for itself.
+        rig.services.gate.take_up(rules_that_allow("cluster.local/ns/default/sa/web"))
+        await rig.say(open_frame(2, OPENING))
+        await rig.hear_of(frame(2, FrameType.OPENED))
+
+    served(scenario, policy=PolicyConfig(folder=tmp_path))
+
+
+def test_streams_beyond_the_rate_of_their_source_are_refused_with_that_code(served):
+    async def scenario(rig):
+        await rig.say(open_frame(1, OPENING), open_frame(2, OPENING))
+        await rig.hear_of(reset(2, ResetCode.RATE_LIMITED))
+        (line,) = rig.services.sinks.access_log.of("connection")
+        assert (line["flag"], line["reason"]) == ("RATE_LIMITED", "rate_limited")
+
+    served(scenario, policy=PolicyConfig(connection_rate=1e-6, connection_burst=1))
+
+
+def test_a_source_gets_its_place_back_when_its_stream_ends_or_cannot_be_dialled(served):
+    async def scenario(rig):
+        gate = rig.services.gate
+        await rig.say(open_frame(1, OPENING), open_frame(2, OPENING))
+        await rig.hear_of(reset(2, ResetCode.CONNECTION_LIMIT))
+        accepted, _ = await rig.loop.sock_accept(rig.listener)
+        with accepted:
+            rig.kept.tunnel.streams[1].abort(End.IDLE)
+        assert gate._limits._by_source == {}
+        rig.kept._source = "192.0.2.1"  # no address of this machine
+        await rig.say(open_frame(3, OPENING))
+        await rig.hear_of(reset(3, ResetCode.CONNECT_FAILED))
+        assert gate._limits._by_source == {}
+
+    served(scenario, policy=PolicyConfig(max_connections_per_peer=1))
 
 
 def test_an_address_that_cannot_even_be_dialled_is_a_refusal(served):
@@ -163,3 +234,40 @@ def test_the_end_of_the_tunnel_writes_its_own_line_and_one_for_each_stream(serve
             assert len(rig.services.registry) == 0
 
     served(scenario)
+
+
+AT_THE_POD = ByStream(Endpoint("10.0.0.5", 15008), ())
+
+
+@pytest.mark.parametrize("wanted", [Endpoint("10.0.0.6", 80), Endpoint("127.0.0.1", 80), Endpoint("10.0.0.5", 15006)])
+def test_a_stream_that_names_what_is_not_the_pods_is_refused_and_the_tunnel_goes_on(served, wanted):
+    async def scenario(rig):
+        await rig.say(open_frame(1, Opening(wanted, bytes(16))))
+        assert await rig.hear() == reset(1, ResetCode.NO_DESTINATION)
+        (line,) = rig.services.sinks.access_log.of("connection")
+        assert (line["destination"], line["reason"]) == (str(wanted), "no_original_destination")
+        assert not rig.kept.tunnel.ended
+
+    served(scenario, by_stream=AT_THE_POD)
+
+
+def test_policies_are_asked_about_the_port_that_the_stream_names(served, tmp_path):
+    text = document(
+        "AuthorizationPolicy",
+        {"action": "DENY", "rules": [{"to": [{"operation": {"ports": ["8080"]}}]}]},
+        name="no-8080", namespace="default",
+    )  # fmt: skip
+
+    async def scenario(rig):
+        rules = Rules.of(
+            resources(text), Workload("default", {}, "api"), default_mode=MTLSMode.STRICT, trust_domain="cluster.local"
+        )
+        rig.services.gate.take_up(rules)
+        await rig.say(open_frame(1, Opening(Endpoint("10.0.0.5", 8080), bytes(16))))
+        assert await rig.hear() == reset(1, ResetCode.DENIED)
+        await rig.say(open_frame(2, Opening(Endpoint("10.0.0.5", 8081), bytes(16))))
+        assert await rig.hear() == reset(
+            2, ResetCode.CONNECT_FAILED
+        )  # let in, and dialled from a place that is not here
+
+    served(scenario, policy=PolicyConfig(folder=tmp_path), by_stream=AT_THE_POD, source="192.0.2.1")

@@ -10,9 +10,10 @@ import struct
 
 import pytest
 
+from proxy.config import Endpoint
 from proxy.relay import End
-from proxy.tunnels.frames import CREDIT, ResetCode
-from proxy.tunnels.stream import StreamReset
+from proxy.tunnels.ends import StreamReset
+from proxy.tunnels.frames import CREDIT, Opening, ResetCode
 from tests.proxy.tunnels.rig import MB
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -192,7 +193,12 @@ def test_a_refused_stream_is_a_reset_with_the_reason(joined):
 
 @pytest.mark.parametrize(
     ("end", "code"),
-    [(End.IDLE, ResetCode.IDLE), (End.DRAINED, ResetCode.DRAINED), (End.REVOKED, ResetCode.REVOKED)],
+    [
+        (End.IDLE, ResetCode.IDLE),
+        (End.DRAINED, ResetCode.DRAINED),
+        (End.REVOKED, ResetCode.REVOKED),
+        (End.DENIED, ResetCode.DENIED),
+    ],
 )
 def test_whoever_ends_a_stream_says_why(joined, end, code):
     async def scenario(rig):
@@ -223,5 +229,36 @@ def test_both_ends_closing_at_once_is_an_ordinary_end(joined):
             assert await rig.loop.sock_recv(server, 1) == b""
         await rig.client.until(lambda: len(rig.client.outcomes) == 50)
         assert set(ends(rig.client)) == {End.CLOSED}
+
+    joined(scenario)
+
+
+def test_what_the_application_has_sent_already_goes_out_with_what_opens_the_stream(joined):
+    async def scenario(rig):
+        sealer = rig.client.tunnel._engine.effects.sealer
+        before = sealer.records
+        app, near = rig.tcp_pair()
+        app.send(b"hello")
+        opening = Opening(Endpoint("10.0.0.1", 80), bytes(16))
+        rig.client.tunnel.open(opening, lambda number: rig.client.stream(number, near))
+        server, _ = await rig.loop.sock_accept(rig.listener)
+        with server:
+            assert await rig.loop.sock_recv(server, 100) == b"hello"
+        assert sealer.records == before + 1
+
+    joined(scenario)
+
+
+def test_that_the_application_has_accepted_is_said_with_the_next_frame_or_in_time(joined):
+    async def scenario(rig):
+        app, server = await rig.open()
+        await rig.loop.sock_sendall(server, b"x")
+        assert await rig.loop.sock_recv(app, 1) == b"x"
+        assert rig.client.connected == 1
+        await rig.open()
+        await rig.server.until(lambda: rig.server.connected == 2)
+        assert rig.client.connected == 1
+        rig.server.tunnel.tidy()
+        await rig.client.until(lambda: rig.client.connected == 2)
 
     joined(scenario)

@@ -71,7 +71,12 @@ class ByHand:
     async def hear(self, expected: bytes) -> None:
         """Read until `expected` has come, and nothing else."""
         while len(self.received) < len(expected):
-            raw = await self.loop.sock_recv(self.wire, 65536)
+            self.side.tunnel.tidy()
+            try:
+                async with asyncio.timeout(0.05):
+                    raw = await self.loop.sock_recv(self.wire, 65536)
+            except TimeoutError:
+                continue
             assert raw, "the tunnel ended"
             self.engine.receive_data(raw)
             for event in self.engine.events():

@@ -1,0 +1,100 @@
+"""`qbitel injector`: the webhook that puts the sidecar into pods, and how a cluster is told of it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from cli.arguments import Address, Parser, address
+from cli.injection import add_installation, injector_of
+from cli.proxy import add_log_level, set_up_logging
+from injector import webhook
+from injector.webhook import ServingCertificate, ServingFiles
+from injector.webhook_configuration import IstioSidecarInjector
+from mesh import names
+from mesh.documents import to_yaml
+from mesh.errors import UserError
+from proxy import sockets
+
+# Not privileged, so that the webhook needs no capability; its Service listens on 443.
+DEFAULT_PORT: Final = 9443
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `qbitel injector` with `arguments`; return its exit code. Raises UserError."""
+    options = _parser().parse_args(arguments)
+    if options.command == "configuration":
+        print(_configuration(options), end="")
+        return 0
+    set_up_logging(options.log_level)
+    injector = injector_of(options)
+    certificate = ServingCertificate(ServingFiles(options.tls_cert, options.tls_key))
+    with contextlib.ExitStack() as undo:
+        listening = [undo.enter_context(contextlib.closing(sock)) for sock in _listening(options.listen)]
+        return asyncio.run(webhook.run(injector, certificate, listening))
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="qbitel injector", description="The webhook that puts the sidecar into pods.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    serve = commands.add_parser(
+        "serve",
+        help="answer the API server",
+        description="Answer the API server's AdmissionReviews over HTTPS, in the foreground. SIGTERM finishes what is "
+        "under way and ends it.",
+    )
+    serve.add_argument("--listen", metavar="ADDR", type=address, help=f"({DEFAULT_PORT}, everywhere)")
+    for flag, file in (("--tls-cert", names.CERTIFICATE_FILE), ("--tls-key", names.PRIVATE_KEY_FILE)):
+        default = Path(names.CERTIFICATE_FOLDER, file)
+        serve.add_argument(
+            flag, metavar="FILE", type=Path, default=default, help="PEM; followed when it changes (%(default)s)"
+        )
+    add_installation(serve)
+    add_log_level(serve)
+    configuration = commands.add_parser(
+        "configuration",
+        help="print the MutatingWebhookConfiguration",
+        description="Print the MutatingWebhookConfiguration for `kubectl apply -f -`.",
+    )
+    configuration.add_argument(
+        "--namespace", metavar="NS", default=names.CONTROL_NAMESPACE, help="of the webhook's Service (%(default)s)"
+    )
+    configuration.add_argument(
+        "--name", metavar="NAME", default=names.WEBHOOK_NAME, help="of the webhook and its Service (%(default)s)"
+    )
+    configuration.add_argument(
+        "--ca", metavar="FILE", type=Path, help="PEM of the authority that signed the webhook's certificate"
+    )
+    return parser
+
+
+def _configuration(options: argparse.Namespace) -> str:
+    bundle = None
+    if options.ca is not None:
+        try:
+            bundle = options.ca.read_bytes()
+        except OSError as error:
+            raise UserError(f"{options.ca}: {error.strerror}") from None
+    return to_yaml(IstioSidecarInjector(options.namespace, options.name).create_webhook_configuration(bundle))
+
+
+def _listening(given: Address | None) -> list[socket.socket]:
+    host = ("::" if sockets.ipv6_available() else "0.0.0.0") if given is None else given.host  # noqa: S104
+    port = DEFAULT_PORT if given is None else given.port
+    try:
+        return [
+            socket.create_server(
+                (host, port), family=_family(host), backlog=webhook.BACKLOG, dualstack_ipv6=host == "::"
+            )
+        ]
+    except OSError as error:
+        raise UserError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

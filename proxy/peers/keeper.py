@@ -1,0 +1,213 @@
+"""Keeps a router's entries those of the peers document, and the addresses of its host names those that resolvers give.
+
+The document is read when it changes, in a thread, and taken up whole or not at all: the last good one stays in use, and
+what is wrong is said once, in one line. It must be good when the sidecar starts, or that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from mesh.errors import UserError
+from proxy.config import ProxyConfig
+from proxy.peers.document import read_peers
+from proxy.peers.entries import PeerEntry, mesh_entry
+from proxy.peers.names import NameBook
+from proxy.peers.router import Router
+from proxy.peers.table import PeerTable
+from proxy.reading import read_file, signature_of
+from proxy.routes import Mode
+
+# What a discovery service writes for a large cluster comes to 2 MB.
+MAX_BYTES: Final = 8 << 20
+# Until a name's new address is known, what is dialled there is nobody's. CoreDNS' records live for 5 s, or 30 s as many
+# clusters set it; getaddrinfo() does not tell. Where there are many names, four questions a second are enough load.
+RESOLVE_SECONDS: Final = 5.0
+_LONGEST_RESOLVE_SECONDS: Final = 30.0
+_QUESTIONS_PER_SECOND: Final = 4.0
+# How long the first answers are waited for before traffic is taken; what has not answered by then is asked again.
+_FIRST_ANSWERS: Final = 5.0
+# Threads of the loop's pool that may wait for resolvers at one time: others need some as well.
+_AT_ONCE: Final = 4
+
+# (name) → its addresses. Raises OSError.
+Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
+
+_log = logging.getLogger("qbitel.proxy")
+
+
+def read_entries(config: ProxyConfig, path: Path) -> tuple[PeerEntry, ...]:
+    """The entries of the document `path` and those of `--mesh`. Raises UserError, with one line."""
+    content = read_file(path, if_missing="--peers names the document of peers", limit=MAX_BYTES)
+    entries = read_peers(content, str(path))
+    names = {profile.name for profile in config.profiles}
+    for entry in entries:
+        if entry.profile is not None and entry.profile not in names:
+            raise UserError(f"{path}: {entry.name} wants the profile {entry.profile}: name it in --profile too")
+        if entry.tunnel_port is not None and not config.tunnels:
+            raise UserError(f"{path}: {entry.name} has a tunnelPort, which is of no use with --no-tunnels")
+    return _with_mesh(config, path, entries)
+
+
+def _with_mesh(config: ProxyConfig, path: Path, entries: tuple[PeerEntry, ...]) -> tuple[PeerEntry, ...]:
+    """`--mesh` beside the document: who says more of the same network may, unless it is less."""
+    table = PeerTable(entries)
+    added = []
+    for network in config.mesh:
+        same = [entry for entry in entries if network in entry.networks and any(0 in ports for ports in entry.ports)]
+        for entry in same:
+            if entry.mode is not Mode.REQUIRE:
+                raise UserError(
+                    f"{path}: {entry.name} sets mode {entry.mode.value} for {network}, and --mesh {network} requires "
+                    "the mesh: leave one of them out"
+                )
+        if not same:
+            added.append(mesh_entry(network))
+    return (*table.entries, *added)
+
+
+class PeersKeeper:
+    """One worker's. Everything but reading and resolving happens on its loop."""
+
+    def __init__(self, config: ProxyConfig, path: Path, router: Router, resolve: Resolve | None = None) -> None:
+        """Reads the document. `resolve` None: the system's resolver. Raises UserError."""
+        self._config = config
+        self._path = path
+        self._router = router
+        self._resolve = resolve or _system_resolve
+        self._book = NameBook()
+        self._failure = ""
+        self._generation = 0
+        self._reading: asyncio.Task[None] | None = None
+        self._resolving: asyncio.Task[None] | None = None
+        self._resolved_at = float("-inf")
+        self._unresolved: set[str] = set()
+        self._seen = signature_of((path,))
+        self._take_up(read_entries(config, path))
+
+    async def load(self) -> None:
+        """Ask for the addresses of all names, and wait for the answers, but not for ever."""
+        await self._ask_first(self._router.names)
+        self._router.take_addresses(self._book.addresses)
+        self._resolved_at = self._router.now()
+
+    def tend(self) -> None:
+        """To be called every few seconds: begin to read where the file has changed, and to resolve when it is time."""
+        self._router.tend()
+        if self._reading is None or self._reading.done():
+            seen = signature_of((self._path,))
+            if seen != self._seen:
+                self._seen = seen
+                self._reading = _task(self._read_again())
+        if self._router.now() - self._resolved_at >= resolve_seconds(len(self._router.names)):
+            self._begin_resolving()
+
+    def refresh(self) -> None:
+        """What SIGHUP asks for: read and resolve now, whether something seems new or not."""
+        self._seen = ()
+        self._resolved_at = float("-inf")
+        self.tend()
+
+    async def close(self) -> None:
+        """End."""
+        tasks = [task for task in (self._reading, self._resolving) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- the document -----------------------------------------------------------------------------------------------
+
+    async def _read_again(self) -> None:
+        try:
+            # Ten thousand entries take seconds to read: in a thread connections go on meanwhile.
+            entries = await asyncio.to_thread(read_entries, self._config, self._path)
+        except UserError as error:
+            self._failed(error)
+        except Exception:  # noqa: BLE001  # what somebody put into a file must not end what was good before
+            _log.exception("a bug kept the peers document from being read; please report it, with the file")
+            self._failed(UserError("a bug, see the log"))
+        else:
+            # Before the document holds: a destination by name must not escape it meanwhile.
+            await self._ask_first(PeerTable(entries).names - self._book.addresses.keys())
+            self._take_up(entries)
+
+    def _take_up(self, entries: tuple[PeerEntry, ...]) -> None:
+        self._failure = ""
+        self._generation += 1
+        self._router.take_up(entries)
+        self._book.keep_only(self._router.names)
+        self._router.take_addresses(self._book.addresses)
+        self._router.metrics.reloaded(ok=True)
+        self._router.metrics.generation.set(self._generation)
+        counts = ", ".join(f"{sum(entry.mode is mode for entry in entries)} {mode.value}" for mode in Mode)
+        _log.info(
+            "peers in use (generation %d): %d entries of %s: %s", self._generation, len(entries), self._path, counts
+        )
+
+    def _failed(self, error: UserError) -> None:
+        if str(error) == self._failure:
+            return  # it was said, and counted
+        self._failure = str(error)
+        self._router.metrics.reloaded(ok=False)
+        _log.error("the peers document was not reloaded, the last good one stays in use: %s", error)
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    def _begin_resolving(self) -> None:
+        if self._resolving is None or self._resolving.done():
+            self._resolved_at = self._router.now()
+            self._resolving = _task(self._resolve_all())
+
+    async def _ask_first(self, names: Iterable[str]) -> None:
+        """Ask for names that are new, and wait for the answers, but not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_ANSWERS):
+                await self._ask(names)
+
+    async def _ask(self, names: Iterable[str]) -> None:
+        places = asyncio.Semaphore(_AT_ONCE)
+        await asyncio.gather(*(self._resolve_one(name, places) for name in names))
+
+    async def _resolve_all(self) -> None:
+        await self._ask(self._router.names)
+        self._book.keep_only(self._router.names)
+        self._router.take_addresses(self._book.addresses)
+
+    async def _resolve_one(self, name: str, places: asyncio.Semaphore) -> None:
+        async with places:
+            try:
+                addresses = await self._resolve(name)
+            except (OSError, UnicodeError) as error:
+                self._could_not(name, str(error))
+                return
+        self._unresolved.discard(name)
+        self._book.found(name, addresses, self._router.now())
+
+    def _could_not(self, name: str, why: str) -> None:
+        self._book.found(name, (), self._router.now())  # what was found before is forgotten in time
+        if name not in self._unresolved:
+            self._unresolved.add(name)
+            _log.warning(
+                "%s, a host of the peers document, has no address (%s): connections there are treated by what the "
+                "document says of their addresses; it is asked again every few seconds", name, why,
+            )  # fmt: skip
+
+
+def resolve_seconds(names: int) -> float:
+    """How often so many names are asked for, in seconds."""
+    return max(RESOLVE_SECONDS, min(_LONGEST_RESOLVE_SECONDS, names / _QUESTIONS_PER_SECOND))
+
+
+async def _system_resolve(name: str) -> tuple[str, ...]:
+    found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(work)

@@ -1,0 +1,248 @@
+"""The document and the names' addresses, kept: what is new is taken up whole, what is broken changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mesh.errors import UserError
+from pqtls import PROFILES
+from proxy.config import Direction, Endpoint, ListenerConfig, ProxyConfig, networks
+from proxy.peers import keeper
+from proxy.peers.keeper import RESOLVE_SECONDS, PeersKeeper, read_entries
+from proxy.peers.metrics import PeerMetrics
+from proxy.peers.router import Router
+from proxy.routes import Mode
+from tests.proxy.peers.groups import Clock
+
+HEAD = "apiVersion: qbitel.io/v1\nkind: Peers\npeers:\n"
+ENTRY = HEAD + "- name: a\n  mode: {mode}\n  cidrs: [10.0.0.0/8]\n"
+NAMED = HEAD + "- name: a\n  mode: require\n  hosts: [a.svc]\n"
+
+
+def config_of(pki, path, **more) -> ProxyConfig:
+    return ProxyConfig(
+        files=pki.files("web"),
+        listeners=(ListenerConfig(direction=Direction.OUTBOUND, bind=Endpoint("127.0.0.1", 0)),),
+        profiles=(PROFILES["qbitel"],),
+        peers_file=path,
+        **more,
+    )
+
+
+class Rig:
+    """A keeper whose names are answered by hand."""
+
+    def __init__(self, pki, path) -> None:
+        self.clock = Clock()
+        self.registry = CollectorRegistry()
+        self.router = Router((), PeerMetrics(self.registry), now=self.clock, random=lambda: 0.0)
+        self.answers: dict[str, object] = {}
+        self.asked: list[str] = []
+        self.path = path
+        self._writes = itertools.count(1)
+        self.keeper = PeersKeeper(config_of(pki, path), path, self.router, self._resolve)
+
+    async def _resolve(self, name: str) -> tuple[str, ...]:
+        self.asked.append(name)
+        found = self.answers.get(name, OSError("no such host"))
+        if isinstance(found, asyncio.Event):
+            await found.wait()
+            return ()
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def write(self, text: str) -> None:
+        """As `kubectl` and editors do: another file in its place."""
+        new = self.path.with_name(f"new-{next(self._writes)}")
+        new.write_text(text)
+        new.replace(self.path)
+
+    async def tended(self) -> None:
+        """Tend, and let what began by it end."""
+        self.keeper.tend()
+        for task in (self.keeper._reading, self.keeper._resolving):
+            if task is not None:
+                await task
+
+    def mode(self, host: str) -> Mode:
+        return self.router.way(Endpoint(host, 80)).mode
+
+    def reloads(self, result: str) -> float:
+        return self.registry.get_sample_value("qbitel_peers_reloads_total", {"result": result}) or 0
+
+
+@pytest.fixture
+def kept(run, pki, tmp_path):
+    """Run a scenario with a keeper of a document."""
+
+    def go(text, scenario):
+        path = tmp_path / "peers.yaml"
+        path.write_text(text)
+
+        async def main():
+            rig = Rig(pki, path)
+            try:
+                await scenario(rig)
+            finally:
+                await rig.keeper.close()
+
+        run(main())
+
+    return go
+
+
+def test_the_document_holds_from_the_start_and_a_changed_one_soon(kept, caplog):
+    caplog.set_level(logging.INFO, "qbitel.proxy")
+
+    async def scenario(rig):
+        assert rig.mode("10.0.0.1") is Mode.REQUIRE
+        rig.write(ENTRY.format(mode="prefer"))
+        await rig.tended()
+        assert rig.mode("10.0.0.1") is Mode.PREFER
+        assert rig.registry.get_sample_value("qbitel_peers_generation") == 2
+        await rig.tended()
+        assert rig.reloads("ok") == 2  # what has not changed is not read
+        rig.keeper.refresh()
+        await rig.tended()
+        assert rig.reloads("ok") == 3
+
+    kept(ENTRY.format(mode="require"), scenario)
+    assert "peers in use (generation 2): 1 entries" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (ENTRY.format(mode="sometimes"), "peers.yaml:5: Peers: peers[0].mode"),
+        ("", "no document in it"),
+        (HEAD + "- name: a\n  mode: require\n  cidrs: [10.0.0.0/8]\n  profile: compat\n", "name it in --profile too"),
+    ],
+)
+def test_a_broken_document_changes_nothing_and_is_said_once(kept, caplog, text, says):
+    async def scenario(rig):
+        rig.write(text)
+        await rig.tended()
+        rig.keeper.refresh()
+        await rig.tended()
+        assert rig.mode("10.0.0.1") is Mode.REQUIRE
+        assert rig.reloads("failed") == 1
+        rig.path.unlink()
+        await rig.tended()
+        assert rig.mode("10.0.0.1") is Mode.REQUIRE
+        rig.write(ENTRY.format(mode="off"))
+        await rig.tended()
+        assert rig.mode("10.0.0.1") is Mode.OFF
+
+    kept(ENTRY.format(mode="require"), scenario)
+    assert caplog.text.count(says) == 1
+    assert "the last good one stays in use" in caplog.text
+
+
+def test_a_bug_while_reading_changes_nothing(kept, caplog, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    async def scenario(rig):
+        monkeypatch.setattr(keeper, "read_entries", broken)
+        rig.write(ENTRY.format(mode="off"))
+        await rig.tended()
+        assert rig.mode("10.0.0.1") is Mode.REQUIRE
+
+    kept(ENTRY.format(mode="require"), scenario)
+    assert "please report it, with the file" in caplog.text
+
+
+def test_names_are_asked_before_traffic_is_taken_and_again_later(kept):
+    async def scenario(rig):
+        rig.answers["a.svc"] = ("10.0.0.7",)
+        await rig.keeper.load()
+        assert rig.mode("10.0.0.7") is Mode.REQUIRE
+        rig.answers["a.svc"] = ("10.0.0.8",)
+        await rig.tended()
+        assert rig.asked == ["a.svc"]  # not yet
+        rig.clock.time += RESOLVE_SECONDS
+        await rig.tended()
+        assert rig.mode("10.0.0.8") is rig.mode("10.0.0.7") is Mode.REQUIRE  # the old one is kept for a while
+
+    kept(NAMED, scenario)
+
+
+def test_a_resolver_that_fails_takes_nothing_away_and_is_said_once(kept, caplog):
+    async def scenario(rig):
+        rig.answers["a.svc"] = ("10.0.0.7",)
+        await rig.keeper.load()
+        del rig.answers["a.svc"]
+        for _ in range(3):
+            rig.clock.time += RESOLVE_SECONDS
+            await rig.tended()
+        assert rig.mode("10.0.0.7") is Mode.REQUIRE
+
+    kept(NAMED, scenario)
+    assert caplog.text.count("a.svc, a host of the peers document, has no address (no such host)") == 1
+
+
+def test_new_names_of_a_new_document_are_asked_at_once(kept):
+    async def scenario(rig):
+        rig.answers["a.svc"] = ("10.0.0.7",)
+        rig.write(NAMED)
+        await rig.tended()
+        await rig.tended()
+        assert rig.mode("10.0.0.7") is Mode.REQUIRE
+        rig.write(ENTRY.format(mode="off"))
+        await rig.tended()
+        assert rig.mode("10.0.0.7") is Mode.OFF
+
+    kept(ENTRY.format(mode="off"), scenario)
+
+
+def test_a_resolver_that_never_answers_does_not_keep_the_sidecar_from_starting(kept, monkeypatch):
+    monkeypatch.setattr(keeper, "_FIRST_ANSWERS", 0.01)
+
+    async def scenario(rig):
+        rig.answers["a.svc"] = asyncio.Event()
+        await rig.keeper.load()
+        assert rig.asked == ["a.svc"]
+
+    kept(NAMED, scenario)
+
+
+@pytest.mark.parametrize(("names", "seconds"), [(0, 5), (20, 5), (40, 10), (1000, 30)])
+def test_many_names_are_asked_for_less_often(names, seconds):
+    assert keeper.resolve_seconds(names) == seconds
+
+
+def test_the_systems_resolver_gives_addresses(run):
+    assert "127.0.0.1" in run(keeper._system_resolve("localhost"))
+
+
+def test_what_the_short_form_requires_no_document_makes_less_of(pki, tmp_path):
+    path = tmp_path / "peers.yaml"
+    path.write_text(ENTRY.format(mode="prefer"))
+    with pytest.raises(UserError, match=r"a sets mode prefer for 10\.0\.0\.0/8, and --mesh 10\.0\.0\.0/8 requires"):
+        read_entries(config_of(pki, path, mesh=networks(["10.0.0.0/8"])), path)
+
+
+@pytest.mark.parametrize(("mesh", "names"), [("10.0.0.0/8", ["a"]), ("10.0.0.0/9", ["a", "--mesh 10.0.0.0/9"])])
+def test_the_short_form_stands_beside_the_document(pki, tmp_path, mesh, names):
+    path = tmp_path / "peers.yaml"
+    path.write_text(ENTRY.format(mode="require"))
+    found = read_entries(config_of(pki, path, mesh=networks([mesh])), path)
+    assert [entry.name for entry in found] == names
+
+
+def test_a_tunnel_port_needs_tunnels(pki, tmp_path):
+    path = tmp_path / "peers.yaml"
+    path.write_text(ENTRY.format(mode="require") + "  tunnelPort: 15008\n")
+    with pytest.raises(UserError, match="of no use with --no-tunnels"):
+        read_entries(config_of(pki, path, tunnels=False), path)
+
+
+def test_a_document_that_is_not_there_is_said_with_its_flag(pki, tmp_path):
+    with pytest.raises(UserError, match="does not exist; --peers names"):
+        read_entries(config_of(pki, tmp_path / "none"), tmp_path / "none")
