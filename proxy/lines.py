@@ -1,7 +1,8 @@
 """Lines to a descriptor that somebody else reads, or does not: nothing here ever makes the data path wait.
 
 A pipe that nobody reads fills up, and a write to it would stop every connection. So lines are written only when the
-pipe has room for them, wait in a bounded queue otherwise, and are dropped and counted beyond that. Lines of one turn of
+pipe has room for them, wait in a bounded queue otherwise, and are dropped and counted beyond that; and while a disk is
+full. Lines of one turn of
 the loop go out together: a system call each would cost more than they do.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 import os
 import select
 from collections.abc import Callable
@@ -22,6 +24,8 @@ MAX_WAITING: Final = 2048
 _RETRY_SECONDS: Final = 0.05
 # Outside a loop nobody would come back for what is left. There, before and after serving, this long a wait is no harm.
 _PATIENCE_MS: Final = 1000
+# write(2): a disk or a quota is full. That passes, and a log that stays lost until a restart is worse than a gap in it.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class LineWriter:
@@ -38,6 +42,8 @@ class LineWriter:
         self._size = 0  # bytes that wait
         self._next: asyncio.Handle | None = None  # when they are written
         self._reader_is_slow = False
+        self._in_line = False  # the last thing written was a part of a line
+        self._torn = False  # … and its rest is lost
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -87,17 +93,24 @@ class LineWriter:
         while self._waiting and len(piece) + len(self._waiting[0]) <= MAX_LINE:
             piece += self._waiting.popleft()
         try:
+            if self._torn and os.write(fd, b"\n"):
+                self._torn = self._in_line = False
             written = os.write(fd, piece)
         except BlockingIOError:  # a descriptor that its owner made non-blocking, and another writer was faster
             self._put_back(piece)
             return False
         except OSError as error:
-            self._fd = None
             self._put_back(piece)
+            if error.errno in _FULL:
+                self._torn |= self._in_line
+                self._drop_all()
+                return True
+            self._fd = None
             self._drop_all()
             self._on_broken(error)
             return True
         self._size -= written
+        self._in_line = not piece.endswith(b"\n", 0, written)
         if written < len(piece):
             self._put_back(piece[written:])
         return True

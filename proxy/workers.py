@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from proxy.server import Bound
 
 _METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+# Where Linux has files in memory; a container's is its own, 64 MB as a rule, whether its root is read-only or not.
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # mkdtemp makes a folder that is ours alone
+# Bytes that a worker's counters may come to: 256 peers' series in four counters, 600 bytes each, and twice that.
+_ROOM_FOR_COUNTERS: Final = 1 << 20
 # A worker whose connections were given --drain-seconds ends at once afterwards; this is for the machine's slowness.
 _GRACE_SECONDS: Final = 5.0
 
@@ -64,12 +68,7 @@ def _settle() -> None:
 
 
 def _run_many(config: ProxyConfig) -> int:
-    try:
-        folder = tempfile.mkdtemp(prefix="qbitel-metrics-")  # mode 0700
-    except OSError as error:
-        raise UserError(
-            f"--workers needs a writable folder for its counters: {error.strerror}; set TMPDIR to one"
-        ) from None
+    folder = _counters_folder(config.workers)
     try:
         # prometheus_client decides when it is imported whether its values are shared between processes.
         os.environ[_METRICS_VARIABLE] = folder
@@ -82,6 +81,28 @@ def _run_many(config: ProxyConfig) -> int:
         return _Parent(bound, folder).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # a worker that is being killed may still write
+
+
+def _counters_folder(workers: int) -> str:
+    """A new folder (mode 0700) for the counters of so many workers, or UserError.
+
+    Counters are mapped files, and touching a page for which there is no room is no error but SIGBUS. So they lie in
+    memory, where nobody else's files take the room, unless TMPDIR says where.
+    """
+    place = None if "TMPDIR" in os.environ or not os.access(_SHARED_MEMORY, os.W_OK) else _SHARED_MEMORY
+    folder = None
+    try:
+        folder = tempfile.mkdtemp(prefix="qbitel-metrics-", dir=place)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, workers * _ROOM_FOR_COUNTERS)
+    except OSError as error:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(
+            f"--workers needs a writable folder with room for its counters, {workers * _ROOM_FOR_COUNTERS >> 20} MiB: "
+            f"{error.strerror}; set TMPDIR to one"
+        ) from None
+    return folder
 
 
 class _Parent:

@@ -9,8 +9,9 @@ from proxy.tunnels.frames import HEADER_SIZE, MAX_CONTROL
 
 # What one tunnel collects in a turn before it is sent. Scratch.write has room for it as records of any size.
 OUT_SIZE: Final = READ_SIZE
-# Kept for the next turn: as many as tunnels that have something to say in one turn, usually.
-_KEPT: Final = 4
+# Kept for the next turn: as many as tunnels that have something to say in one turn. Pages that were never written to
+# cost nothing.
+_KEPT: Final = 16
 
 
 class TunnelBuffers:

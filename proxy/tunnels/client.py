@@ -64,8 +64,11 @@ class ClientTunnel(KeptTunnel):
         via: Via,
         leave: Callable[[ClientTunnel], None],
         replace: Callable[[ClientTunnel], None],
+        found: Callable[[ClientTunnel], None],
     ) -> None:
-        """`leave` is called once, when it takes no more streams; `replace` when another should soon stand for it."""
+        """`leave` is called once, when it takes no more streams; `replace` when another should soon stand for it;
+        `found` when its `server` turns out to be one of those behind the address that was dialled.
+        """
         super().__init__(services, dialled.result.event, record)
         self._dialled = dialled
         self._bundle = bundle
@@ -73,9 +76,12 @@ class ClientTunnel(KeptTunnel):
         self._address = sockets.peer_name(dialled.wire)
         self._leave = leave
         self._replace = replace
+        self._found = found
         self._retired = False
         # Where this very server can be dialled, as far as it said so.
         self._server: Endpoint | None = None
+        self.server: Endpoint | None = None  # the same, where it is not the address that was dialled
+        self.is_spare = False  # there is another to the same server
         self._moves: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -163,6 +169,9 @@ class ClientTunnel(KeptTunnel):
         told = ipaddress.ip_address(address.host)
         if address.host == self._address.host or not (told.is_loopback or told.is_unspecified or told.is_multicast):
             self._server = address
+            if address.host != self._address.host:
+                self.server = address
+                self._found(self)
 
     def on_draining(self, tunnel: Tunnel) -> None:
         """The other side is about to end. Behind a Service's address there may be others."""

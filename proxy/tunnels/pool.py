@@ -22,11 +22,12 @@ from proxy.peers.via import Via
 from proxy.phases import Services
 from proxy.tunnels.client import ClientTunnel, Single
 from proxy.tunnels.dialling import dial
+from proxy.tunnels.servers import PAUSE_SECONDS, Servers
 
 # A destination that is busy gets so many tunnels at most, another one when all it has carry so many streams. One tunnel
 # is one core on the other side and one pod of a Service; each costs a handshake.
 MAX_TUNNELS: Final = 4
-STREAMS_EACH: Final = 32
+STREAMS_EACH: Final = 128
 # Peers whose sidecars know no tunnels: remembered for so long, and so many.
 _SINGLE_SECONDS: Final = 300.0
 _MOST_SINGLE: Final = 1024
@@ -37,11 +38,14 @@ _log = logging.getLogger("qbitel.proxy")
 class _Place:
     """What there is for one peer."""
 
-    __slots__ = ("dialling", "timeout", "tunnels")
+    __slots__ = ("dialling", "is_looking", "servers", "timeout", "tunnels", "turn")
 
     def __init__(self) -> None:
         self.tunnels: list[ClientTunnel] = []
         self.dialling: asyncio.Future[ClientTunnel | None] | None = None
+        self.servers = Servers()
+        self.is_looking = False  # the dial that is under way is one for servers that are not known yet
+        self.turn = 0
         self.timeout: float | None = None  # for connecting, as whoever asked last wanted it
 
 
@@ -59,7 +63,10 @@ class TunnelPool:
         if place is None:
             return None
         best: ClientTunnel | None = None
-        for kept in place.tunnels:
+        # Each begins with another: where none carries more than the others, they take turns.
+        place.turn += 1
+        for number in range(len(place.tunnels)):
+            kept = place.tunnels[(place.turn + number) % len(place.tunnels)]
             if kept.takes_streams and (best is None or len(kept.tunnel.streams) < len(best.tunnel.streams)):
                 best = kept
         if best is not None and len(best.tunnel.streams) >= STREAMS_EACH and len(place.tunnels) < MAX_TUNNELS:
@@ -121,6 +128,7 @@ class TunnelPool:
             via=via,
             leave=functools.partial(self._left, via, place),
             replace=functools.partial(self._replace, services, via, place),
+            found=functools.partial(self._found, services, via, place),
         )
         self._places[via] = place
         place.tunnels.append(kept)
@@ -135,6 +143,23 @@ class TunnelPool:
         """Another tunnel, for connections to come. Where that fails, the ones that are there go on."""
         if place.dialling is None:
             self._in_background(services, self._try_to_dial(services, via, place))
+
+    def _found(self, services: Services, via: Via, place: _Place, kept: ClientTunnel) -> None:
+        """`kept` leads to one of several servers, perhaps: look for the others."""
+        others = [other.server for other in place.tunnels if other is not kept and other.takes_streams]
+        is_new = kept.server is not None and place.servers.is_new(kept.server, others)
+        if place.is_looking and not is_new:
+            kept.is_spare = True
+            kept.retire()
+        place.is_looking = False
+        if place.servers.wants_another(len(place.tunnels)):
+            services.loop.call_later(PAUSE_SECONDS, self._look_further, services, via, place)
+
+    def _look_further(self, services: Services, via: Via, place: _Place) -> None:
+        in_use = any(kept.takes_streams and kept.is_in_use for kept in place.tunnels)
+        if in_use and place.dialling is None and not services.registry.draining:
+            place.is_looking = True
+            self._dial_beside(services, via, place)
 
     def _replace(self, services: Services, via: Via, place: _Place, old: ClientTunnel) -> None:
         """A younger tunnel in the place of `old`, which goes on until that stands, as long as it may."""
@@ -156,6 +181,7 @@ class TunnelPool:
             made = await self._dial(services, via, place)
         except (PeerError, HandshakeFailed, sockets.ConnectFailed, OSError) as error:
             _log.info("another tunnel to %s could not be had: %s", via, error)
+            place.is_looking = False
             return False
         if isinstance(made, Single):  # another sidecar has taken the place of the one that knew tunnels
             sockets.reset(made.dialled.wire)
@@ -172,6 +198,8 @@ class TunnelPool:
     def _left(self, via: Via, place: _Place, kept: ClientTunnel) -> None:
         """`kept` takes no more streams."""
         place.tunnels.remove(kept)
+        if not kept.is_spare:
+            place.servers.changed()
         self._forget_empty(via, place)
 
     def _forget_empty(self, via: Via, place: _Place) -> None:

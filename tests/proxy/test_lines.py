@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import time
 
@@ -55,3 +57,48 @@ def test_with_no_reader_nothing_is_waited_for_inside_a_loop_and_memory_is_bounde
     assert len(dropped) == 100
     writer.close()
     assert len(dropped) == 100 + MAX_WAITING
+
+
+def test_a_full_disk_costs_the_lines_of_that_time_and_none_of_later_ones(run, tmp_path):
+    place = tmp_path / "log"
+    fd = os.open("/dev/full", os.O_WRONLY)
+    dropped = []
+    writer = LineWriter(fd, lambda: dropped.append(1), pytest.fail)
+
+    async def go():
+        for _ in range(3):
+            writer.write(b"lost\n")
+        while len(dropped) < 3:
+            await asyncio.sleep(0)
+        with place.open("wb") as file:
+            os.dup2(file.fileno(), fd)  # somebody has made room
+        writer.write(b"there again\n")
+        while not place.stat().st_size:
+            await asyncio.sleep(0)
+
+    run(go())
+    writer.close()
+    os.close(fd)
+    assert place.read_bytes() == b"there again\n"
+    assert len(dropped) == 3
+
+
+def test_a_line_that_a_full_disk_tore_does_not_swallow_the_next_one(tmp_path, monkeypatch):
+    place = tmp_path / "log"
+    room, real = [4], os.write
+
+    def write(fd: int, data: bytes) -> int:
+        """As on a disk with so much room: some bytes, and then an error."""
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real(fd, data[: room[0]])
+        room[0] -= written
+        return written
+
+    with place.open("wb", buffering=0) as file:
+        writer = LineWriter(file.fileno(), lambda: None, pytest.fail)
+        monkeypatch.setattr(os, "write", write)
+        writer.write(b"first, which is torn\n")
+        room[0] = 100
+        writer.write(b"second\n")
+    assert place.read_bytes() == b"firs\nsecond\n"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.demo.confine import CLONE_NEWNS, check, libc
+from tests.proxy.conftest import PATIENCE
+
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
@@ -123,3 +126,27 @@ def test_without_a_writable_temporary_folder_it_says_so(qbitel, pki, tmp_path, m
     assert done.returncode == 2
     assert "--workers needs a writable folder" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_where_there_is_no_room_for_the_counters_that_is_said_in_one_line_and_no_worker_dies_of_it(
+    qbitel, pki, tmp_path
+):
+    """A mapped file on a full disk is not an error but SIGBUS."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root on Linux: it mounts a small file system")
+    place = tmp_path / "small"
+    place.mkdir()
+
+    def enter() -> None:
+        check(libc.unshare(CLONE_NEWNS), "unshare")
+        check(libc.mount(b"none", b"/", None, 0x44000, None), "making the mounts our own")  # MS_REC | MS_PRIVATE
+        check(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, b"size=64k"), "mounting")
+        os.environ["TMPDIR"] = str(place)
+
+    sidecar = qbitel(
+        "proxy", "--no-capture", "--workers", "2", "--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0",
+        "--certs", pki.base / "api", "--explicit-inbound", "127.0.0.1:0=127.0.0.1:9", ready=False, preexec=enter,
+    )  # fmt: skip
+    assert sidecar.process.wait(PATIENCE) == 2
+    assert "--workers needs a writable folder with room for its counters" in sidecar.messages
+    assert "Traceback" not in sidecar.messages

@@ -28,6 +28,7 @@ class Rig:
         client, self.engine, event, _ = handshaken(pki)
         self.sessions: list[object] = []
         self.left: list[object] = []
+        self.found: list[object] = []
         self.replaced: list[object] = []
         record = ConnectionRecord(self.services.sinks, Direction.OUTBOUND, Endpoint("127.0.0.1", 1), "-", "qbitel")
         record.becomes_tunnel()
@@ -39,6 +40,7 @@ class Rig:
             via=via or Via(Endpoint("10.96.0.1", 80)),
             leave=self.left.append,
             replace=self.replaced.append,
+            found=self.found.append,
         )
         self.kept.begin()
 
@@ -169,5 +171,18 @@ def test_the_end_of_the_process_ends_it_with_its_last_stream(client):
         rig.kept.start_draining()
         assert rig.kept.tunnel.ended
         assert len(rig.services.registry) == 0
+
+    client(scenario)
+
+
+def test_a_server_at_another_address_than_the_dialled_one_is_one_of_several_perhaps(client):
+    async def scenario(rig):
+        await rig.say(address_frame(Endpoint("127.0.0.1", 9)), frame(0, FrameType.PING, bytes(8)))
+        await rig.loop.sock_recv(rig.peer, 65536)
+        assert rig.found == []
+        await rig.say(address_frame(Endpoint("10.1.2.3", 80)), frame(0, FrameType.PING, bytes(8)))
+        await rig.loop.sock_recv(rig.peer, 65536)
+        assert rig.found == [rig.kept]
+        assert rig.kept.server == Endpoint("10.1.2.3", 80)
 
     client(scenario)

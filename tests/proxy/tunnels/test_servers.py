@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
+import types
+
+import pytest
 
 from proxy.config import Endpoint
+from proxy.tunnels.pool import TunnelPool, _Place
 from proxy.tunnels.servers import MOST_MISSES, MOST_SERVERS, Servers
 
 
@@ -48,3 +52,60 @@ def test_after_a_change_they_are_looked_for_again():
     assert not servers.wants_another(1)
     servers.changed()
     assert servers.wants_another(1)
+
+
+class Stub:
+    """A tunnel, as the pool sees it."""
+
+    takes_streams = is_in_use = True
+
+    def __init__(self, where: Endpoint | None) -> None:
+        self.server = where
+        self.is_spare = False
+        self.retired = False
+
+    def retire(self) -> None:
+        self.retired = True
+
+
+@pytest.fixture
+def looking():
+    """A pool that looks for servers behind one address, and the calls that it would make later."""
+    later: list[float] = []
+    loop = types.SimpleNamespace(call_later=lambda seconds, *_: later.append(seconds))
+    services = types.SimpleNamespace(loop=loop)
+    return TunnelPool(), services, _Place(), later
+
+
+def test_each_server_that_is_new_keeps_its_tunnel_and_the_search_goes_on(looking):
+    pool, services, place, later = looking
+    for number in range(MOST_SERVERS):
+        place.tunnels.append(Stub(server(number)))
+        place.is_looking = number > 0
+        pool._found(services, None, place, place.tunnels[-1])
+    assert not any(kept.retired for kept in place.tunnels)
+    assert len(later) == MOST_SERVERS - 1
+
+
+def test_a_second_tunnel_to_a_server_that_is_known_is_given_up_where_it_was_dialled_to_find_others(looking):
+    pool, services, place, _ = looking
+    place.tunnels += [Stub(server(1)), Stub(server(1))]
+    pool._found(services, None, place, place.tunnels[1])
+    assert not place.tunnels[1].retired  # it was dialled because the first was busy
+    place.is_looking = True
+    pool._found(services, None, place, place.tunnels[1])
+    assert place.tunnels[1].retired
+    assert place.tunnels[1].is_spare
+
+
+def test_the_search_ends_when_it_brings_nothing_new(looking):
+    pool, services, place, later = looking
+    place.tunnels.append(Stub(server(1)))
+    pool._found(services, None, place, place.tunnels[0])
+    for _ in range(MOST_MISSES):
+        place.is_looking = True
+        spare = Stub(server(1))
+        place.tunnels.append(spare)
+        pool._found(services, None, place, spare)
+        place.tunnels.remove(spare)
+    assert len(later) == MOST_MISSES
