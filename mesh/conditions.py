@@ -105,10 +105,9 @@ def _of_account(values: Sequence[str], mesh: Mesh) -> Predicate:
     accounts = frozenset(account_of(value, mesh.namespace) for value in values)
 
     def predicate(view: View) -> bool | None:
-        if view.identity.account in accounts:
-            return True
         if view.identity.whole:
-            return False
+            return view.identity.account in accounts
+        # As with namespaces: of a path of an unusual form nobody knows whose it is.
         return None if any(is_account_within(account, view.principal) for account in accounts) else False
 
     return predicate
