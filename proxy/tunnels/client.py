@@ -24,7 +24,7 @@ from proxy.relay import End
 from proxy.tunnels import moving
 from proxy.tunnels.carrying import Carried
 from proxy.tunnels.dialling import dial
-from proxy.tunnels.frames import CONNECTION_ID_SIZE, Opening
+from proxy.tunnels.frames import CONNECTION_ID_SIZE, Opening, TunnelViolation
 from proxy.tunnels.kept import KeptTunnel
 from proxy.tunnels.moving import Dialled
 from proxy.tunnels.stream import Stream
@@ -81,6 +81,7 @@ class ClientTunnel(KeptTunnel):
         # Where this very server can be dialled, as far as it said so.
         self._server: Endpoint | None = None
         self.server: Endpoint | None = None  # the same, where it is not the address that was dialled
+        self._was_told = False
         self.is_spare = False  # there is another to the same server
         self._moves: set[asyncio.Task[None]] = set()
 
@@ -165,7 +166,13 @@ class ClientTunnel(KeptTunnel):
         self._dialled.keep_session(session)
 
     def on_address(self, address: Endpoint) -> None:
-        """Where bulk is to be moved to. An address inside this machine, of a server that is not, is nobody's."""
+        """Where bulk is to be moved to. An address inside this machine, of a server that is not, is nobody's.
+
+        It is said once: who said another each time would have us dial for ever. Raises TunnelViolation.
+        """
+        if self._was_told:
+            raise TunnelViolation("a second ADDRESS: a server stays where it is")
+        self._was_told = True
         told = ipaddress.ip_address(address.host)
         if address.host == self._address.host or not (told.is_loopback or told.is_unspecified or told.is_multicast):
             self._server = address

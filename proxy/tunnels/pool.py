@@ -38,13 +38,13 @@ _log = logging.getLogger("qbitel.proxy")
 class _Place:
     """What there is for one peer."""
 
-    __slots__ = ("dialling", "is_looking", "servers", "timeout", "tunnels", "turn")
+    __slots__ = ("dialling", "next_look", "servers", "timeout", "tunnels", "turn")
 
     def __init__(self) -> None:
         self.tunnels: list[ClientTunnel] = []
         self.dialling: asyncio.Future[ClientTunnel | None] | None = None
         self.servers = Servers()
-        self.is_looking = False  # the dial that is under way is one for servers that are not known yet
+        self.next_look: asyncio.TimerHandle | None = None  # for servers that are not known yet
         self.turn = 0
         self.timeout: float | None = None  # for connecting, as whoever asked last wanted it
 
@@ -133,7 +133,7 @@ class TunnelPool:
         self._places[via] = place
         place.tunnels.append(kept)
         kept.begin()
-        if kept.tunnel.ended:  # refused by what came with the handshake's end
+        if kept.tunnel.ended and not kept.is_spare:  # refused by what came with the handshake's end
             raise kept.failure or HandshakeFailed("the other sidecar closed the tunnel at once", "handshake_reset")
         return kept
 
@@ -146,19 +146,21 @@ class TunnelPool:
 
     def _found(self, services: Services, via: Via, place: _Place, kept: ClientTunnel) -> None:
         """`kept` leads to one of several servers, perhaps: look for the others."""
-        others = [other.server for other in place.tunnels if other is not kept and other.takes_streams]
-        is_new = kept.server is not None and place.servers.is_new(kept.server, others)
-        if place.is_looking and not is_new:
+        others = [other for other in place.tunnels if other is not kept and other.is_fresh]
+        is_new = kept.server is not None and place.servers.is_new(kept.server, [other.server for other in others])
+        # A second one to the same server is of use where the first is busy, and only there.
+        if not is_new and any(
+            other.server == kept.server and len(other.tunnel.streams) < STREAMS_EACH for other in others
+        ):
             kept.is_spare = True
             kept.retire()
-        place.is_looking = False
-        if place.servers.wants_another(len(place.tunnels)):
-            services.loop.call_later(PAUSE_SECONDS, self._look_further, services, via, place)
+        if place.next_look is None and place.servers.wants_another(len(place.tunnels)):
+            place.next_look = services.loop.call_later(PAUSE_SECONDS, self._look_further, services, via, place)
 
     def _look_further(self, services: Services, via: Via, place: _Place) -> None:
+        place.next_look = None
         in_use = any(kept.takes_streams and kept.is_in_use for kept in place.tunnels)
-        if in_use and place.dialling is None and not services.registry.draining:
-            place.is_looking = True
+        if in_use and not services.registry.draining:
             self._dial_beside(services, via, place)
 
     def _replace(self, services: Services, via: Via, place: _Place, old: ClientTunnel) -> None:
@@ -181,7 +183,6 @@ class TunnelPool:
             made = await self._dial(services, via, place)
         except (PeerError, HandshakeFailed, sockets.ConnectFailed, OSError) as error:
             _log.info("another tunnel to %s could not be had: %s", via, error)
-            place.is_looking = False
             return False
         if isinstance(made, Single):  # another sidecar has taken the place of the one that knew tunnels
             sockets.reset(made.dialled.wire)

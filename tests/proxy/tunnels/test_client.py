@@ -13,7 +13,16 @@ from proxy.handshake import HandshakeResult
 from proxy.peers.via import Via
 from proxy.record import ConnectionRecord
 from proxy.tunnels.client import ClientTunnel
-from proxy.tunnels.frames import HEADER, HEADER_SIZE, LENGTH_MASK, FrameType, address_frame, frame, read_open
+from proxy.tunnels.frames import (
+    HEADER,
+    HEADER_SIZE,
+    LENGTH_MASK,
+    FrameType,
+    TunnelViolation,
+    address_frame,
+    frame,
+    read_open,
+)
 from proxy.tunnels.moving import Dialled
 from tests.proxy.tunnels.services import handshaken, services_of
 
@@ -177,12 +186,29 @@ def test_the_end_of_the_process_ends_it_with_its_last_stream(client):
 
 def test_a_server_at_another_address_than_the_dialled_one_is_one_of_several_perhaps(client):
     async def scenario(rig):
-        await rig.say(address_frame(Endpoint("127.0.0.1", 9)), frame(0, FrameType.PING, bytes(8)))
-        await rig.loop.sock_recv(rig.peer, 65536)
-        assert rig.found == []
         await rig.say(address_frame(Endpoint("10.1.2.3", 80)), frame(0, FrameType.PING, bytes(8)))
         await rig.loop.sock_recv(rig.peer, 65536)
         assert rig.found == [rig.kept]
         assert rig.kept.server == Endpoint("10.1.2.3", 80)
+
+    client(scenario)
+
+
+def test_a_server_at_the_dialled_address_is_the_only_one(client):
+    async def scenario(rig):
+        await rig.say(address_frame(Endpoint("127.0.0.1", 9)), frame(0, FrameType.PING, bytes(8)))
+        await rig.loop.sock_recv(rig.peer, 65536)
+        assert rig.found == []
+        assert rig.kept.server is None
+
+    client(scenario)
+
+
+def test_a_server_that_says_another_address_each_time_makes_us_dial_once_at_most(client):
+    async def scenario(rig):
+        await rig.say(*(address_frame(Endpoint(f"10.1.{number >> 8}.{number & 255}", 80)) for number in range(1000)))
+        await rig.until(lambda: rig.kept.tunnel.ended)
+        assert rig.found == [rig.kept]
+        assert isinstance(rig.kept.failure, TunnelViolation)
 
     client(scenario)

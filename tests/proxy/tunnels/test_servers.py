@@ -8,7 +8,7 @@ import types
 import pytest
 
 from proxy.config import Endpoint
-from proxy.tunnels.pool import TunnelPool, _Place
+from proxy.tunnels.pool import STREAMS_EACH, TunnelPool, _Place
 from proxy.tunnels.servers import MOST_MISSES, MOST_SERVERS, Servers
 
 
@@ -57,10 +57,11 @@ def test_after_a_change_they_are_looked_for_again():
 class Stub:
     """A tunnel, as the pool sees it."""
 
-    takes_streams = is_in_use = True
+    takes_streams = is_in_use = is_fresh = True
 
-    def __init__(self, where: Endpoint | None) -> None:
+    def __init__(self, where: Endpoint | None, streams: int = 0) -> None:
         self.server = where
+        self.tunnel = types.SimpleNamespace(streams=range(streams))
         self.is_spare = False
         self.retired = False
 
@@ -72,7 +73,7 @@ class Stub:
 def looking():
     """A pool that looks for servers behind one address, and the calls that it would make later."""
     later: list[float] = []
-    loop = types.SimpleNamespace(call_later=lambda seconds, *_: later.append(seconds))
+    loop = types.SimpleNamespace(call_later=lambda seconds, *_: later.append(seconds) or object())
     services = types.SimpleNamespace(loop=loop)
     return TunnelPool(), services, _Place(), later
 
@@ -81,21 +82,31 @@ def test_each_server_that_is_new_keeps_its_tunnel_and_the_search_goes_on(looking
     pool, services, place, later = looking
     for number in range(MOST_SERVERS):
         place.tunnels.append(Stub(server(number)))
-        place.is_looking = number > 0
         pool._found(services, None, place, place.tunnels[-1])
+        place.next_look = None  # as if its time had come
     assert not any(kept.retired for kept in place.tunnels)
     assert len(later) == MOST_SERVERS - 1
 
 
-def test_a_second_tunnel_to_a_server_that_is_known_is_given_up_where_it_was_dialled_to_find_others(looking):
+def test_a_second_tunnel_to_a_server_that_is_known_is_given_up_unless_the_first_is_busy_or_old(looking):
     pool, services, place, _ = looking
-    place.tunnels += [Stub(server(1)), Stub(server(1))]
-    pool._found(services, None, place, place.tunnels[1])
-    assert not place.tunnels[1].retired  # it was dialled because the first was busy
-    place.is_looking = True
-    pool._found(services, None, place, place.tunnels[1])
-    assert place.tunnels[1].retired
-    assert place.tunnels[1].is_spare
+    busy, old, first, second = (Stub(server(1), STREAMS_EACH), Stub(server(1)), Stub(server(1)), Stub(server(1)))
+    old.is_fresh = False
+    place.tunnels += [busy, old, first]
+    pool._found(services, None, place, first)
+    assert not first.retired
+    place.tunnels.append(second)
+    pool._found(services, None, place, second)
+    assert second.retired
+    assert second.is_spare
+
+
+def test_however_many_say_where_they_are_at_once_one_search_is_planned(looking):
+    pool, services, place, later = looking
+    for number in range(3):
+        place.tunnels.append(Stub(server(number)))
+        pool._found(services, None, place, place.tunnels[-1])
+    assert len(later) == 1
 
 
 def test_the_search_ends_when_it_brings_nothing_new(looking):
@@ -103,7 +114,7 @@ def test_the_search_ends_when_it_brings_nothing_new(looking):
     place.tunnels.append(Stub(server(1)))
     pool._found(services, None, place, place.tunnels[0])
     for _ in range(MOST_MISSES):
-        place.is_looking = True
+        place.next_look = None
         spare = Stub(server(1))
         place.tunnels.append(spare)
         pool._found(services, None, place, spare)
