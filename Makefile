@@ -49,7 +49,7 @@ unit: setup system-packages
 # (docs/operations.md has examples). About five minutes without that.
 test-cluster: setup
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster"; exit 2; }
-	@$(BIN)/python -m pytest tests/certmgr/kubernetes tests/cli/ca/test_in_cluster.py $(TESTS)
+	@$(BIN)/python -m pytest tests/kube tests/certmgr/kubernetes tests/cli/ca/test_in_cluster.py $(TESTS)
 
 # How the sidecar survives what a cluster does to it: half an hour on two cores, as root on Linux. It prints what it saw.
 # make survive SCALE=0.05 TESTS=tests/survival/test_death.py

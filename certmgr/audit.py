@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from certmgr.storage import SECRET_MODE, shown
+from certmgr.storage import SECRET_MODE
 from certmgr.store import StoreUnavailable
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 
 # One event: JSON's types only, "time" (RFC 3339) and "event" always among the keys. Never a secret.
 Entry = Mapping[str, Any]

@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
 
 from certmgr.authority import CertificateAndKey, is_authority, spiffe_id_of
-from certmgr.storage import PUBLIC_MODE, SECRET_MODE, File, read_file, shown, write_files
-from mesh.errors import UserError
+from certmgr.storage import PUBLIC_MODE, SECRET_MODE, File, read_file, write_files
+from mesh.errors import UserError, shown
 from mesh.names import CERTIFICATE_FILE, PRIVATE_KEY_FILE, ROOTS_FILE
 from mesh.spiffe import SpiffeId
 

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from certmgr.storage import SECRET_MODE, File, read_file, shown, write_files
+from certmgr.storage import SECRET_MODE, File, read_file, write_files
 from certmgr.store import MAX_DOCUMENT, StoreConflict, Stored, StoreUnavailable
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 
 SUFFIX: Final = ".state"
 _LOCK_FILE: Final = ".lock"

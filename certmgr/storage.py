@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 
 SECRET_MODE: Final = 0o600
 PUBLIC_MODE: Final = 0o644
@@ -133,12 +133,6 @@ def read_file(path: Path, *, secret: bool = False, limit: int = _MAX_FILE_SIZE) 
     if len(content) > limit:
         raise UserError(f"{shown(path)} has more than {limit} bytes; give a file in PEM form")
     return content
-
-
-def shown(value: object) -> str:
-    """`value` for one line of text: quoted where it holds line breaks, control characters or stray bytes."""
-    text = str(value)
-    return text if text.isprintable() else repr(text)
 
 
 @contextlib.contextmanager

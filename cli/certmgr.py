@@ -18,13 +18,12 @@ from certmgr.folder_store import FolderStore
 from certmgr.parts import Parts
 from certmgr.server import Listening
 from certmgr.state_document import decode_state
-from certmgr.storage import shown
 from certmgr.store import AUTHORITY_DOCUMENT, Store, StoreUnavailable
 from cli.arguments import Address, Parser, address
 from cli.ca.places import namespace
 from cli.proxy import DEFAULT_PROFILE, add_log_level, endpoint, set_up_logging
 from mesh import names
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 from proxy import config, loop, sockets
 from proxy.credentials import utc_now
 

@@ -8,3 +8,9 @@ class UserError(Exception):
 
     The message is one line that says what is wrong and what to do; the command line prints it and exits with 2.
     """
+
+
+def shown(value: object) -> str:
+    """`value` for one line of text: quoted where it holds line breaks, control characters or stray bytes."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)

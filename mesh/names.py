@@ -68,4 +68,15 @@ ROOTS_CONFIG_MAP: Final = (
 )
 ROOTS_FOLDER: Final = "/etc/qbitel/roots"  # where that ConfigMap is mounted
 
+# What `qbitel discovery serve` writes into each injected namespace (docs/adr/0022-cluster.md), and where pods find it.
+DISCOVERY_SERVICE: Final = "qbitel-discovery"  # its service account and its Lease, in CONTROL_NAMESPACE
+MESH_CONFIG_MAP: Final = "qbitel-mesh"
+POLICIES_KEY: Final = "policies.yaml"  # the resources of the namespace and of the root namespace
+PEERS_KEY: Final = "peers.yaml"  # the peers document (docs/peers.md)
+POLICY_FOLDER: Final = "/etc/qbitel/mesh/policy"
+PEERS_FILE: Final = "/etc/qbitel/mesh/peers/peers.yaml"
+# Policies as text, for clusters without Istio's CRDs: ConfigMaps with this label, set to "true".
+POLICY_LABEL: Final = "qbitel.io/policy"
+WEBHOOK_SECRET: Final = "qbitel-sidecar-injector-tls"  # noqa: S105  # tls.crt, tls.key, ca.crt, made by the authority
+
 DEFAULT_TRUST_DOMAIN: Final = "cluster.local"

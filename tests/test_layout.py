@@ -23,7 +23,7 @@ import pqtls
 PROJECT: Final = Path(__file__).parents[1]
 DISTRIBUTION: Final = "qbitel-mesh"
 LIBRARIES: Final = ("pqtls", "mesh")
-ROOMS: Final = (*LIBRARIES, "aiotls", "proxy", "init", "injector", "certmgr", "control", "cli", "ai_engine")
+ROOMS: Final = (*LIBRARIES, "aiotls", "kube", "proxy", "init", "injector", "certmgr", "control", "cli", "ai_engine")
 # The façade's outer levels are namespace packages, which import-linter does not take and which have no py.typed.
 INNER_PACKAGE: Final = {"ai_engine": "ai_engine.cloud_native.service_mesh.istio"}
 
@@ -45,11 +45,11 @@ DOORS: Final = {
     "aiohttp": [
         *("proxy/authority.py", "control/cluster.py"),
         *("certmgr/api.py", "certmgr/connections.py", "certmgr/https.py", "certmgr/server.py", "certmgr/status.py"),
-        "certmgr/kubernetes/client.py",
+        "kube/client.py",
         "injector/webhook.py",
         "cli/demo/*",
     ],
-    "kubernetes_asyncio": ["certmgr/kubernetes/client.py", "control/cluster.py"],
+    "kubernetes_asyncio": ["kube/client.py", "control/cluster.py"],
     "yaml": [
         *("mesh/documents.py", "mesh/yaml_values.py"),
         *("injector/text_edits.py", "injector/manifest.py"),  # where in a text each value stands
@@ -57,7 +57,7 @@ DOORS: Final = {
     "jwcrypto": ["mesh/jwt.py", "mesh/jwks.py"],
 }
 # What an extra of the distribution brings, and the parts that alone may need it: everything else works without.
-EXTRAS: Final = {"kubernetes_asyncio": ("kubernetes", ("certmgr.kubernetes", "control.cluster"))}
+EXTRAS: Final = {"kubernetes_asyncio": ("kubernetes", ("kube", "certmgr.kubernetes", "control.cluster"))}
 
 # A library is given what it needs. The modules that would let it take something by itself:
 NOT_IN_A_LIBRARY: Final = frozenset(

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 
 from certmgr.authority import CertificateAndKey, spiffe_id_of
 from certmgr.kem import KemCertificateAndKey
-from certmgr.kubernetes.objects import Object
 from certmgr.kubernetes.service_accounts import Wish
 from certmgr.parts import Bundle
+from kube.objects import Object
 from mesh.errors import UserError
 from mesh.names import (
     ANNOTATION_PREFIX,

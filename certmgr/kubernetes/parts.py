@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 from certmgr.audit import Journal
-from certmgr.kubernetes.client import connect
-from certmgr.kubernetes.election import Election
 from certmgr.kubernetes.secret_store import SecretStore
 from certmgr.kubernetes.service_secrets import ServiceSecrets
 from certmgr.kubernetes.token_review import TokenReviewer
 from certmgr.kubernetes.trust_config_maps import TrustConfigMaps
-from certmgr.parts import Chore, Parts
-from mesh.names import CONTROL_NAMESPACE
+from certmgr.parts import Authority, Chore, Parts
+from kube.client import connect
+from kube.election import Election
+from mesh.names import AUTHORITY_SERVICE, CONTROL_NAMESPACE
+
+LEASE_NAME: Final = AUTHORITY_SERVICE
 
 
 @contextlib.asynccontextmanager
 async def cluster_store(kubeconfig: str | None, namespace: str = CONTROL_NAMESPACE) -> AsyncIterator[SecretStore]:
     """Yield the store alone, for the command line's `qbitel ca … --kubeconfig`. Raises UserError, as `connect`."""
-    async with connect(kubeconfig) as cluster:
+    async with connect(kubeconfig, AUTHORITY_SERVICE) as cluster:
         yield SecretStore(cluster, namespace)
 
 
@@ -41,9 +44,13 @@ async def cluster_parts(
     may ask for Secrets by annotation; it needs the right to write Secrets in every namespace, and is left out where
     nobody asks for that. Raises UserError for a configuration that cannot be used.
     """
-    async with connect(kubeconfig) as cluster:
-        election = Election(cluster, namespace, replica, now=now)
-        chores: list[Chore] = [election.run, TrustConfigMaps(cluster, election.is_leader).run]
+    async with connect(kubeconfig, AUTHORITY_SERVICE) as cluster:
+        election = Election(cluster, namespace, LEASE_NAME, replica, now=now)
+
+        async def stand_for_election(_authority: Authority) -> None:
+            await election.run()
+
+        chores: list[Chore] = [stand_for_election, TrustConfigMaps(cluster, election.is_leader).run]
         if service_secrets:
             chores.append(ServiceSecrets(cluster, election.is_leader, now=now).run)
         yield Parts(

@@ -16,8 +16,9 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from certmgr.kubernetes.backoff import Backoff
-from certmgr.kubernetes.client import (
+from certmgr.store import MAX_DOCUMENT, StoreConflict, Stored, StoreUnavailable
+from kube.backoff import Backoff
+from kube.client import (
     GONE,
     METADATA_LIST,
     METADATA_ONLY,
@@ -26,8 +27,7 @@ from certmgr.kubernetes.client import (
     Cluster,
     resource,
 )
-from certmgr.kubernetes.objects import Object
-from certmgr.store import MAX_DOCUMENT, StoreConflict, Stored, StoreUnavailable
+from kube.objects import Object
 from mesh.errors import UserError
 
 PREFIX: Final = "qbitel-"

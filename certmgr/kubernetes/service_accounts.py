@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from certmgr.kubernetes.objects import Object
 from certmgr.naming import check_dns_name
 from certmgr.profiles import MAX_ALTERNATIVE_NAMES
 from certmgr.secrets import check_subdomain
+from kube.objects import Object
 from mesh.errors import UserError
 from mesh.names import ANNOTATION_PREFIX, AUTHORITY_SERVICE, CONTROL_NAMESPACE
 from mesh.spiffe import SpiffeId

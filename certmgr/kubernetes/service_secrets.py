@@ -22,14 +22,16 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 
 from certmgr.authority import WorkloadRequest
-from certmgr.kubernetes.client import ApiRefused, Cluster, resource
 from certmgr.kubernetes.held_secrets import LABELS, Held, Task, annotations_for, due_by_time, held_of, task_for
-from certmgr.kubernetes.mirror import Mirror
-from certmgr.kubernetes.objects import Key, Object
-from certmgr.kubernetes.reconciler import Reconciler, Step
 from certmgr.kubernetes.service_accounts import SECRET_ANNOTATION, Wish, wish_of
 from certmgr.parts import Authority
+from certmgr.proofs import Refused
 from certmgr.secrets import tls_secret
+from certmgr.store import StoreUnavailable
+from kube.client import ApiRefused, Cluster, resource
+from kube.mirror import Mirror
+from kube.objects import Key, Object
+from kube.reconciler import Reconciler, Step
 from mesh.errors import UserError
 from mesh.names import (
     CERTIFICATE_FILE,
@@ -66,7 +68,7 @@ class ServiceSecrets:
         self._cluster = cluster
         self._now = now
         self._validity = validity
-        self._reconciler = Reconciler(self._plan, is_leader)
+        self._reconciler = Reconciler(self._plan, is_leader, failures=(StoreUnavailable, Refused))
         self._wishes: Mirror[Wish | str] = Mirror(
             cluster,
             resource("serviceaccounts"),

@@ -22,11 +22,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from certmgr.kubernetes.backoff import Backoff
-from certmgr.kubernetes.client import ApiRefused, ApiUnavailable, Cluster, resource
-from certmgr.kubernetes.objects import Object
 from certmgr.proofs import MAX_TOKEN_SIZE, Method, ProvenIdentity, Reason, Refused
 from certmgr.secrets import check_label, check_subdomain
+from kube.backoff import Backoff
+from kube.client import ApiRefused, ApiUnavailable, Cluster, resource
+from kube.objects import Object
 from mesh.names import TOKEN_AUDIENCE
 from mesh.spiffe import SpiffeId
 

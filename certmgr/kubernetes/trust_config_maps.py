@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from certmgr.kubernetes.client import Cluster, resource
-from certmgr.kubernetes.mirror import Mirror
-from certmgr.kubernetes.objects import Object
-from certmgr.kubernetes.reconciler import Reconciler, Step
 from certmgr.parts import Authority, Bundle
+from certmgr.proofs import Refused
+from certmgr.store import StoreUnavailable
+from kube.client import Cluster, resource
+from kube.mirror import Mirror
+from kube.objects import Object
+from kube.reconciler import Reconciler, Step
 from mesh.names import NAMESPACE_LABEL, ROOTS_CONFIG_MAP
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -46,7 +48,7 @@ class TrustConfigMaps:
 
     def __init__(self, cluster: Cluster, is_leader: Callable[[], bool]) -> None:
         self._cluster = cluster
-        self._reconciler = Reconciler(self._plan, is_leader)
+        self._reconciler = Reconciler(self._plan, is_leader, failures=(StoreUnavailable, Refused))
         self._namespaces = Mirror(
             cluster,
             resource("namespaces"),

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from certmgr.bundle import bundle_of
-from certmgr.storage import shown
 from cli.ca.answers import Answer, row
 from cli.ca.places import Clock, add_place, opened, run, write_public
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -15,13 +15,12 @@ from certmgr.founding import new_state
 from certmgr.profiles import ROOT_VALIDITY, WORKLOAD_VALIDITY
 from certmgr.state import AuthorityState
 from certmgr.state_document import encode_state
-from certmgr.storage import shown
 from certmgr.store import AUTHORITY_DOCUMENT, PEERS_PREFIX, StoreConflict
 from certmgr.wording import shown_time, span
 from cli.ca import arguments
 from cli.ca.answers import Answer, row
 from cli.ca.places import Clock, Place, add_place, is_authority_folder, place_of, run, state_file
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 from mesh.names import DEFAULT_TRUST_DOMAIN, ROOTS_FILE
 
 _SUBJECT: Final = "CN=QBITEL mesh root,O=QBITEL"

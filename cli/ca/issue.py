@@ -12,13 +12,12 @@ from certmgr.describe import describe_certificate
 from certmgr.files import read_authority, write_workload
 from certmgr.folder_issue import WrittenFolder, instance_of, issue_into
 from certmgr.profiles import WORKLOAD_VALIDITY
-from certmgr.storage import shown
 from certmgr.wording import rfc3339, shown_time
 from cli.ca import arguments
 from cli.ca.answers import Answer, row
 from cli.ca.init import rows_of
 from cli.ca.places import Clock, add_place, is_authority_folder, opened, run
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 from mesh.names import CERTIFICATE_FILE, PRIVATE_KEY_FILE, ROOTS_FILE
 from mesh.spiffe import SpiffeId
 

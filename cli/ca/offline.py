@@ -24,7 +24,7 @@ from certmgr.pending import PENDING_DOCUMENT, PendingIntermediate
 from certmgr.profiles import INTERMEDIATE_VALIDITY, WORKLOAD_VALIDITY
 from certmgr.state import AuthorityState
 from certmgr.state_document import decode_state
-from certmgr.storage import PUBLIC_MODE, File, shown, write_files
+from certmgr.storage import PUBLIC_MODE, File, write_files
 from certmgr.store import AUTHORITY_DOCUMENT, StoreConflict
 from certmgr.wording import ends, shown_time
 from certmgr.x509_files import Certificate, pem_of
@@ -34,7 +34,7 @@ from cli.ca.init import add_authority_options, founded, keep_new, leaf_validity
 from cli.ca.places import Clock, Place, add_place, is_authority_folder, place_of, run
 from cli.ca.reading import certificates_in, request_in
 from cli.ca.rotate import take
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 from mesh.names import DEFAULT_TRUST_DOMAIN
 
 REQUEST_FILE: Final = "intermediate.csr"

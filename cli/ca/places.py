@@ -23,10 +23,10 @@ from certmgr.revocation import lists_due, sign_lists
 from certmgr.secrets import check_label
 from certmgr.service import AuthorityService
 from certmgr.state import AuthorityState
-from certmgr.storage import PUBLIC_MODE, File, shown, write_files
+from certmgr.storage import PUBLIC_MODE, File, write_files
 from certmgr.store import AUTHORITY_DOCUMENT, Store, StoreUnavailable
 from certmgr.wording import rfc3339
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 from mesh.names import CONTROL_NAMESPACE
 
 AUDIT_FILE: Final = "audit.log"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from certmgr.pending import read_request
-from certmgr.storage import read_file, shown
+from certmgr.storage import read_file
 from certmgr.x509_files import Certificate, CertificateRequest, Found, certificates_of, find, lists_of, pem_of
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 
 # A revocation list of 100,000 certificates has some 4 MB; nothing else comes near.
 MAX_FILE_SIZE: Final = 16 << 20

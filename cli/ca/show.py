@@ -12,13 +12,12 @@ from typing import Any, Final
 from certmgr.describe import describe
 from certmgr.files import AUTHORITY_KEY_FILE
 from certmgr.folder_store import FolderStore
-from certmgr.storage import shown
 from cli.ca.answers import Answer
 from cli.ca.places import Clock, add_cluster, is_authority_folder, opened, run
 from cli.ca.reading import STANDARD_INPUT, found_in
 from cli.ca.summary import summary_of
 from mesh import names
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 
 # What folders of ours hold, in the order in which it is read best.
 _IN_FOLDERS: Final = (

@@ -10,12 +10,11 @@ from certmgr.describe import describe_certificate
 from certmgr.peers import PeerBook
 from certmgr.state import AuthorityState, Generation
 from certmgr.state_document import decode_state
-from certmgr.storage import shown
 from certmgr.store import AUTHORITY_DOCUMENT, PEERS_PREFIX, Store
 from certmgr.upkeep import unrevoked
 from certmgr.wording import ends, rfc3339, shown_time, span
 from cli.ca.answers import Answer, row
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 
 # Lines that a person still reads.
 _BARRED_SHOWN: Final = 20

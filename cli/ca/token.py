@@ -9,13 +9,13 @@ import secrets
 from pathlib import Path
 from typing import Any, Final
 
-from certmgr.storage import SECRET_MODE, File, shown, write_files
+from certmgr.storage import SECRET_MODE, File, write_files
 from certmgr.tokens import add_token
 from certmgr.wording import rfc3339, shown_time, span
 from cli.ca import arguments
 from cli.ca.answers import Answer, row
 from cli.ca.places import Clock, add_place, opened, run
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 
 # 256 bits: nobody guesses it, so that its plain hash can be kept.
 _TOKEN_BYTES: Final = 32

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from certmgr.storage import shown
 from certmgr.wording import ends, rfc3339, shown_time
 from certmgr.x509_files import der_of
 from cli.ca import arguments
@@ -16,7 +15,7 @@ from cli.ca.answers import EXIT_NO, Answer, row
 from cli.ca.places import Clock
 from cli.ca.reading import certificates_in, certificates_pem_in, lists_pem_in
 from mesh import names
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 from pqtls import PROFILES, CertificateRefused, ConfigurationError, TrustAnchors
 from pqtls.certificates import Purpose, ValidatedChain, validate_chain
 

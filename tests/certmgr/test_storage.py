@@ -19,8 +19,7 @@ import pytest
 from certmgr import storage
 from certmgr.authority import CertificateAndKey, WorkloadRequest, create_root, issue_workload
 from certmgr.files import read_authority, read_workload, write_authority, write_workload
-from certmgr.storage import shown
-from mesh.errors import UserError
+from mesh.errors import UserError, shown
 from mesh.spiffe import SpiffeId
 from pqtls import Credential
 

@@ -17,8 +17,8 @@ from control.cluster import cluster_reading, read_cluster, usual_kubeconfig
 from control.folder import CLUSTER, Reading
 from mesh.errors import UserError
 from mesh.inventory import Inventory
-from tests.certmgr.kubernetes.rig import kubeconfig_file
-from tests.certmgr.kubernetes.stand_in_server import StandInServer
+from tests.kube.rig import kubeconfig_file
+from tests.kube.stand_in_server import StandInServer
 
 PATIENCE = 60.0
 

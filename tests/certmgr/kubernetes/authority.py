@@ -15,7 +15,7 @@ from certmgr.service import AuthorityService
 from certmgr.state_document import encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
 from tests.certmgr.authority_rig import csr
-from tests.certmgr.kubernetes.rig import Place, beside, utc_now
+from tests.kube.rig import Place, beside, utc_now
 
 
 class Notebook:

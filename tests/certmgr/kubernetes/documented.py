@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from certmgr.kubernetes.client import ApiRefused, resource
+from kube.client import ApiRefused, resource
 from mesh.names import AUTHORITY_SERVICE, CONTROL_NAMESPACE
-from tests.certmgr.kubernetes.rig import Place
+from tests.kube.rig import Place
 
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "operations.md"
 _BLOCK = re.compile(r"<!-- rights: ([a-z ]+) -->\n```yaml\n(.*?)```", re.DOTALL)

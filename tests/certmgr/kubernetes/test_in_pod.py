@@ -20,9 +20,9 @@ from certmgr.founding import new_state
 from certmgr.kubernetes.parts import cluster_store
 from certmgr.state_document import encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
-from tests.certmgr.kubernetes.conftest import Where
 from tests.certmgr.kubernetes.documented import granted
-from tests.certmgr.kubernetes.rig import PATIENCE, run, utc_now
+from tests.kube.places import Where
+from tests.kube.rig import PATIENCE, run, utc_now
 
 # /var/run leads to /run. What is mounted here is seen by this process alone.
 _POD = (

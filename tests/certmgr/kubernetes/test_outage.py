@@ -8,16 +8,16 @@ import time
 
 import pytest
 
-from certmgr.kubernetes.client import resource
 from certmgr.proofs import Reason, Refused
 from certmgr.revocation import revoke
 from certmgr.service import AuthorityService
 from certmgr.store import StoreUnavailable
+from kube.client import resource
 from mesh import names
 from tests.certmgr.kubernetes.authority import issue, serving
-from tests.certmgr.kubernetes.conftest import Where
-from tests.certmgr.kubernetes.rig import Place, run, until, utc_now
 from tests.certmgr.kubernetes.test_token_review import requested
+from tests.kube.places import Where
+from tests.kube.rig import Place, run, until, utc_now
 
 OUTAGE_SECONDS = float(os.environ.get("QBITEL_CLUSTER_OUTAGE_SECONDS", "120"))
 WEB = "spiffe://cluster.local/ns/shop/sa/web"

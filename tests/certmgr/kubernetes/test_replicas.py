@@ -17,12 +17,11 @@ import pytest
 from cryptography import x509
 
 from certmgr.founding import new_state
-from certmgr.kubernetes.client import resource
-from certmgr.kubernetes.election import LEASE_NAME
-from certmgr.kubernetes.parts import cluster_store
+from certmgr.kubernetes.parts import LEASE_NAME, cluster_store
 from certmgr.state_document import encode_state
 from certmgr.store import AUTHORITY_DOCUMENT
 from cli.main import main as qbitel_main
+from kube.client import resource
 from mesh import names
 from pqtls import PROFILES
 from proxy.authority import AuthorityClient
@@ -32,10 +31,10 @@ from proxy.enrolled_credentials import EnrolledCredentials
 from proxy.enroller import Enroller
 from proxy.identity import IdentityRule
 from tests.certmgr.kubernetes.authority import opened
-from tests.certmgr.kubernetes.conftest import Where
 from tests.certmgr.kubernetes.documented import granted
-from tests.certmgr.kubernetes.rig import Place, beside, run, until, utc_now
 from tests.certmgr.kubernetes.test_token_review import requested
+from tests.kube.places import Where
+from tests.kube.rig import Place, beside, run, until, utc_now
 from tests.proxy.conftest import Running, processes
 from tests.proxy.test_with_real_authority import echo_all, through
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from certmgr.kubernetes import reconciler
-from certmgr.kubernetes.client import ApiRefused, Cluster, connect, resource
 from certmgr.kubernetes.parts import cluster_store
 from certmgr.revocation import revoke
+from kube import reconciler
+from kube.client import ApiRefused, Cluster, connect, resource
 from mesh import names
 from tests.certmgr.kubernetes.authority import issue, serving
-from tests.certmgr.kubernetes.conftest import Where
 from tests.certmgr.kubernetes.documented import documented, granted, moved, path_of, rules
-from tests.certmgr.kubernetes.rig import Place, run, until, utc_now
 from tests.certmgr.kubernetes.test_service_secrets import annotate, secret_where, whole
 from tests.certmgr.kubernetes.test_token_review import requested
+from tests.kube.places import Where
+from tests.kube.rig import Place, run, until, utc_now
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 

@@ -8,12 +8,12 @@ import secrets
 
 import pytest
 
-from certmgr.kubernetes.client import connect
 from certmgr.kubernetes.secret_store import SecretStore
 from certmgr.store import AUTHORITY_DOCUMENT, MAX_DOCUMENT, StoreConflict, StoreUnavailable
+from kube.client import connect
 from mesh.errors import UserError
-from tests.certmgr.kubernetes.conftest import Where
-from tests.certmgr.kubernetes.rig import beside, run, until
+from tests.kube.places import Where
+from tests.kube.rig import beside, run, until
 
 
 def test_a_document_is_kept_changed_and_forgotten_under_its_version(where: Where) -> None:

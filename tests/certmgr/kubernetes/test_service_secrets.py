@@ -17,19 +17,20 @@ from certmgr import rotation
 from certmgr.authority import spiffe_id_of
 from certmgr.founding import make_generation
 from certmgr.kem import kem_public_key
-from certmgr.kubernetes import reconciler, service_secrets
-from certmgr.kubernetes.client import resource
+from certmgr.kubernetes import service_secrets
 from certmgr.kubernetes.held_secrets import PROPAGATION
 from certmgr.kubernetes.service_secrets import ServiceSecrets, instance_of
 from certmgr.peers import check_instance
 from certmgr.revocation import revoke
 from certmgr.service import AuthorityService
 from certmgr.state import Phase
+from kube import reconciler
+from kube.client import resource
 from pqtls import PROFILES, TrustAnchors
 from pqtls.certificates import Purpose, validate_chain
 from tests.certmgr.kubernetes.authority import Calendar, opened
-from tests.certmgr.kubernetes.conftest import Where
-from tests.certmgr.kubernetes.rig import Place, beside, run, utc_now
+from tests.kube.places import Where
+from tests.kube.rig import Place, beside, run, utc_now
 
 
 @pytest.fixture(autouse=True)

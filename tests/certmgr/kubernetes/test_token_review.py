@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from certmgr.kubernetes import token_review
-from certmgr.kubernetes.backoff import Backoff
-from certmgr.kubernetes.client import resource
 from certmgr.kubernetes.token_review import Claims, TokenReviewer, judged
 from certmgr.proofs import MAX_TOKEN_SIZE, Method, ProvenIdentity, Reason, Refused
-from tests.certmgr.kubernetes.conftest import Where
-from tests.certmgr.kubernetes.rig import Place, run, until, utc_now
+from kube.backoff import Backoff
+from kube.client import resource
+from tests.kube.places import Where
+from tests.kube.rig import Place, run, until, utc_now
 
 NOW = datetime.datetime(2030, 5, 17, 12, 0, tzinfo=datetime.UTC)
 

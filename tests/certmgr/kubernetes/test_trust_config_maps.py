@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from certmgr.kubernetes import reconciler
-from certmgr.kubernetes.client import resource
 from certmgr.kubernetes.trust_config_maps import TrustConfigMaps, content_hash, present_of
 from certmgr.revocation import revoke
+from kube import reconciler
+from kube.client import resource
 from mesh import names
 from tests.certmgr.kubernetes.authority import opened
-from tests.certmgr.kubernetes.conftest import Where
-from tests.certmgr.kubernetes.rig import Place, beside, run, utc_now
+from tests.kube.places import Where
+from tests.kube.rig import Place, beside, run, utc_now
 
 ALWAYS = {"is_leader": lambda: True}
 

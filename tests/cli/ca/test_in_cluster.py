@@ -14,14 +14,14 @@ import pytest
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra `kubernetes` is not installed")
 
-from certmgr.kubernetes.client import ApiRefused, connect, resource
 from certmgr.requests import check_csr
+from kube.client import ApiRefused, connect, resource
 from tests.certmgr.authority_rig import csr
 from tests.certmgr.kubernetes.authority import opened
 from tests.certmgr.kubernetes.documented import documented, kubeconfig_of, moved, path_of
-from tests.certmgr.kubernetes.rig import Place, kubeconfig_file, needs_cluster, real_cluster, run, utc_now
 from tests.cli.ca.conftest import DB, WEB
 from tests.cli.ca.conftest import Ca as InProcess
+from tests.kube.rig import Place, kubeconfig_file, needs_cluster, real_cluster, run, utc_now
 
 _PROGRAM = "import sys; from cli.main import main; sys.exit(main())"
 

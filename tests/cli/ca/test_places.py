@@ -97,7 +97,8 @@ def test_an_empty_variable_names_no_kubeconfig(tmp_path: Path, ca: Ca, monkeypat
 
 
 def test_without_the_extra_it_is_said_how_to_get_it(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("kubernetes_asyncio", "certmgr.kubernetes"))]:
+    ours = ("kubernetes_asyncio", "certmgr.kubernetes", "kube.")
+    for name in [name for name in sys.modules if name.startswith(ours)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "kubernetes_asyncio", None)
 

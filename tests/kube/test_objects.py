@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from certmgr.kubernetes.objects import key_of, version_of
+from kube.objects import key_of, version_of
 
 
 def test_an_object_is_known_by_its_namespace_and_name() -> None:

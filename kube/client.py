@@ -22,9 +22,8 @@ from kubernetes_asyncio.client import ApiClient
 from kubernetes_asyncio.client.configuration import Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config, refresh_token
 
-from certmgr.kubernetes.objects import Object
-from certmgr.storage import shown
-from mesh.errors import UserError
+from kube.objects import Object
+from mesh.errors import UserError, shown
 
 Query = Mapping[str, str]
 EVERYTHING: Final[Query] = MappingProxyType({})
@@ -49,7 +48,7 @@ _PAGE: Final = 100
 # In a kubeconfig, tokens of a program ("exec") end; this is how often the library looks.
 _REFRESH_SECONDS: Final = 60
 
-_log = logging.getLogger("qbitel.certmgr")
+_log = logging.getLogger("qbitel.kube")
 
 
 class ApiUnavailable(Exception):
@@ -218,10 +217,11 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def connect(kubeconfig: str | None) -> AsyncIterator[Cluster]:
+async def connect(kubeconfig: str | None, agent: str = "qbitel") -> AsyncIterator[Cluster]:
     """Yield the cluster that `kubeconfig` names (paths with ':' between them); None: the one that this pod is in.
 
-    No request is made yet. Raises UserError for a configuration that cannot be used.
+    `agent` is who asks, in the API server's log. No request is made yet. Raises UserError for a configuration that
+    cannot be used.
     """
     configuration = Configuration()
     # Python 3.13 began to refuse authorities without the key usage extension (RFC 5280 §4.2.1.3), which many clusters
@@ -238,7 +238,7 @@ async def connect(kubeconfig: str | None) -> AsyncIterator[Cluster]:
             api = ApiClient(configuration)
         except OSError as error:  # ssl.SSLError among them: certificates that cannot be read
             raise UserError(f"the certificates for the API server cannot be used: {_told(error)}") from None
-        api.user_agent = "qbitel-certmgr"
+        api.user_agent = agent
         undo.push_async_callback(api.close)
         yield Cluster(api)
 

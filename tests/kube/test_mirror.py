@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from certmgr.kubernetes.backoff import Backoff
-from certmgr.kubernetes.client import resource
-from certmgr.kubernetes.mirror import Mirror
-from certmgr.kubernetes.objects import Object
-from tests.certmgr.kubernetes.conftest import Where
-from tests.certmgr.kubernetes.rig import Place, beside, run, until
+from kube.backoff import Backoff
+from kube.client import resource
+from kube.mirror import Mirror
+from kube.objects import Object
+from tests.kube.places import Where
+from tests.kube.rig import Place, beside, run, until
 
 
 def read(found: Object) -> str | None:

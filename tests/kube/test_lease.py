@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from certmgr.kubernetes.lease import DEADLINE, DURATION, RETRY, Claim, Record
+from kube.lease import DEADLINE, DURATION, RETRY, Claim, Record
 
 
 def test_nobody_leads_before_a_write_was_accepted() -> None:

@@ -6,18 +6,16 @@ import asyncio
 import contextlib
 import signal
 import sys
-from typing import Any
 
-from certmgr.kubernetes.client import connect
-from certmgr.kubernetes.election import Election, steady
-from tests.certmgr.kubernetes.rig import utc_now
+from kube.client import connect
+from kube.election import Election, steady
+from tests.kube.rig import utc_now
 
 
 async def main(kubeconfig: str, namespace: str, name: str) -> None:
-    nobody: Any = None
     async with connect(kubeconfig) as cluster:
-        election = Election(cluster, namespace, name, now=utc_now)
-        standing = asyncio.create_task(election.run(nobody))
+        election = Election(cluster, namespace, "qbitel-test", name, now=utc_now)
+        standing = asyncio.create_task(election.run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, standing.cancel)
         said = None
         while not standing.done():

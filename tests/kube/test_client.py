@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from certmgr.kubernetes.client import GONE, ApiRefused, ApiUnavailable, connect, resource
+from kube.client import GONE, ApiRefused, ApiUnavailable, connect, resource
 from mesh.errors import UserError
-from tests.certmgr.kubernetes.conftest import Where
-from tests.certmgr.kubernetes.rig import kubeconfig_file, run
+from tests.kube.places import Where
+from tests.kube.rig import kubeconfig_file, run
 
 
 def config_map(namespace: str, name: str, **data: str) -> dict[str, Any]:

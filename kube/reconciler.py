@@ -15,10 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from certmgr.kubernetes.backoff import Backoff
-from certmgr.kubernetes.client import ApiRefused, ApiUnavailable
-from certmgr.proofs import Refused
-from certmgr.store import StoreUnavailable
+from kube.backoff import Backoff
+from kube.client import ApiRefused, ApiUnavailable
 from mesh.errors import UserError
 
 # How soon after an election its winner begins.
@@ -37,7 +35,7 @@ _CALM_SECONDS: Final = 120.0  # longer than the longest wait, or the waiting its
 # Deciding anew takes the processor; whoever changes something all the time may have this share of it.
 _PLANNING_SHARE: Final = 0.1
 
-_log = logging.getLogger("qbitel.certmgr")
+_log = logging.getLogger("qbitel.kube")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,10 @@ class Reconciler:
         is_leader: Callable[[], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
+        failures: tuple[type[Exception], ...] = (),
     ) -> None:
+        """`failures` are a step's own errors, beside the API server's: told, and tried again."""
+        self._failures: tuple[type[Exception], ...] = (ApiUnavailable, ApiRefused, UserError, *failures)
         self._plan = plan
         self._is_leader = is_leader
         self._clock = clock
@@ -142,7 +143,7 @@ class Reconciler:
     async def _take(self, step: Step, past: _Past) -> bool:
         try:
             await step.act()
-        except (ApiUnavailable, ApiRefused, StoreUnavailable, Refused, UserError) as error:
+        except self._failures as error:
             if not past.failures.failures:
                 _log.warning("%s: %s failed: %s", step.about, step.what, error)
             past.last = self._clock()

@@ -15,12 +15,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from certmgr.kubernetes.client import ApiRefused, ApiUnavailable, Cluster, resource
-from certmgr.kubernetes.lease import DURATION, RETRY, Claim, Record
-from certmgr.kubernetes.objects import Object
-from certmgr.parts import Authority
+from kube.client import ApiRefused, ApiUnavailable, Cluster, resource
+from kube.lease import DURATION, RETRY, Claim, Record
+from kube.objects import Object
 
-LEASE_NAME: Final = "qbitel-certmgr"
 _API: Final = "apis/coordination.k8s.io/v1"
 # Several tries fit between two deadlines (lease.DEADLINE).
 _REQUEST_SECONDS: Final = 3.0
@@ -29,7 +27,7 @@ _RELEASE_SECONDS: Final = 2.0
 # MicroTime, with six digits.
 _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
-_log = logging.getLogger("qbitel.certmgr")
+_log = logging.getLogger("qbitel.kube")
 
 
 def steady() -> float:
@@ -38,12 +36,13 @@ def steady() -> float:
 
 
 class Election:
-    """One candidate. `run` is a chore; `is_leader` is for Parts."""
+    """One candidate for the Lease `name`. `run` stands for election; `is_leader` says how it went."""
 
     def __init__(
         self,
         cluster: Cluster,
         namespace: str,
+        name: str,
         replica: str,
         *,
         now: Callable[[], datetime.datetime],
@@ -51,6 +50,7 @@ class Election:
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
+        self._name = name
         # A container that restarts in its pod has the name of the one before it, which may not be dead yet.
         self._claim = Claim(f"{replica}_{secrets.token_hex(4)}")
         self._now = now
@@ -63,7 +63,7 @@ class Election:
         """Whether we lead, and nobody else does. Ends by itself when renewals do not succeed."""
         return self._claim.leads(self._clock())
 
-    async def run(self, _authority: Authority) -> NoReturn:
+    async def run(self) -> NoReturn:
         """Stand for election until cancelled, and let go then."""
         try:
             while True:
@@ -102,7 +102,7 @@ class Election:
 
     async def _read(self) -> None:
         try:
-            lease = await self._cluster.get(self._path(LEASE_NAME), seconds=_REQUEST_SECONDS)
+            lease = await self._cluster.get(self._path(self._name), seconds=_REQUEST_SECONDS)
         except ApiRefused as error:
             if error.status != 404:
                 raise
@@ -123,13 +123,13 @@ class Election:
             "renewTime": moment,
             "leaseTransitions": int(before.get("leaseTransitions") or 0) + (0 if is_renewal or not holder else 1),
         }
-        metadata = {"name": LEASE_NAME, "namespace": self._namespace}
+        metadata = {"name": self._name, "namespace": self._namespace}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
         if over is None:
             lease = await self._cluster.create(self._path(), body, seconds=_REQUEST_SECONDS)
         else:
             metadata["resourceVersion"] = over.version
-            lease = await self._cluster.replace(self._path(LEASE_NAME), body, seconds=_REQUEST_SECONDS)
+            lease = await self._cluster.replace(self._path(self._name), body, seconds=_REQUEST_SECONDS)
         self._lease = lease
         return _record_of(lease)
 

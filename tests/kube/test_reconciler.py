@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from certmgr.kubernetes import reconciler as module
-from certmgr.kubernetes.client import ApiRefused, ApiUnavailable
-from certmgr.kubernetes.reconciler import Reconciler, Step
-from certmgr.store import StoreUnavailable
+from kube import reconciler as module
+from kube.client import ApiRefused, ApiUnavailable
+from kube.reconciler import Reconciler, Step
 from mesh.errors import UserError
-from tests.certmgr.kubernetes.rig import beside, run, until
+from tests.kube.rig import beside, run, until
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +33,7 @@ class World:
         self.goal = "one"
         self.time = 100.0
         self.after: Callable[[str], None] = lambda _about: None
-        self.reconciler = Reconciler(self.plan, lambda: self.leads, clock=lambda: self.time)
+        self.reconciler = Reconciler(self.plan, lambda: self.leads, clock=lambda: self.time, failures=(OSError,))
 
     async def plan(self) -> list[Step]:
         return [self.step(about) for about in self.wanted if about not in self.done]
@@ -102,7 +101,7 @@ def test_nothing_is_done_without_leading_and_everything_as_soon_as_we_lead() -> 
 
 @pytest.mark.parametrize(
     "error",
-    [ApiUnavailable("away"), ApiRefused(409, "Conflict", "changed"), StoreUnavailable("away"), UserError("no")],
+    [ApiUnavailable("away"), ApiRefused(409, "Conflict", "changed"), OSError("away"), UserError("no")],
 )
 def test_a_step_that_fails_is_tried_again_later_and_keeps_no_other_from_being_taken(
     error: Exception, caplog: pytest.LogCaptureFixture

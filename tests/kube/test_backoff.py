@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from certmgr.kubernetes.backoff import Backoff
+from kube.backoff import Backoff
 
 
 def test_delays_double_up_to_the_longest_and_begin_again_after_a_success() -> None:

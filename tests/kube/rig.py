@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from certmgr.kubernetes.client import ApiRefused, Cluster, connect, resource
+from kube.client import ApiRefused, Cluster, connect, resource
 from mesh.names import CONTROL_NAMESPACE
-from tests.certmgr.kubernetes.stand_in_server import StandInServer, stand_in_server
+from tests.kube.stand_in_server import StandInServer, stand_in_server
 
 PATIENCE = 90.0  # seconds that anything here may take on a slow machine
 

@@ -13,9 +13,9 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, NoReturn, TypeVar
 
-from certmgr.kubernetes.backoff import Backoff
-from certmgr.kubernetes.client import EVERYTHING, GONE, ApiRefused, ApiUnavailable, Cluster, Query
-from certmgr.kubernetes.objects import Key, Object, key_of, version_of
+from kube.backoff import Backoff
+from kube.client import EVERYTHING, GONE, ApiRefused, ApiUnavailable, Cluster, Query
+from kube.objects import Key, Object, key_of, version_of
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ _FAILURES_UNTIL_RELIST: Final = 4
 # So that a server's watchers, which it cut off together, do not all come back at once.
 _SPREAD_SECONDS: Final = 0.5
 
-_log = logging.getLogger("qbitel.certmgr")
+_log = logging.getLogger("qbitel.kube")
 
 
 class Mirror(Generic[T]):

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from certmgr.kubernetes import election as election_module
-from certmgr.kubernetes.election import LEASE_NAME, Election, steady
-from certmgr.kubernetes.lease import DEADLINE, DURATION
-from tests.certmgr.kubernetes.conftest import Where
-from tests.certmgr.kubernetes.rig import Place, beside, run, until, utc_now
+from kube import election as election_module
+from kube.election import Election, steady
+from kube.lease import DEADLINE, DURATION
+from tests.kube.places import Where
+from tests.kube.rig import Place, beside, run, until, utc_now
 
+LEASE_NAME = "qbitel-test"
 CANDIDATE = Path(__file__).parent / "candidate.py"
-NO_AUTHORITY: Any = None
 
 
 class Clock:
@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def candidate(place: Place, name: str, clock: Any = steady) -> Election:
-    return Election(place.cluster, place.namespace, name, now=utc_now, clock=clock)
+    return Election(place.cluster, place.namespace, LEASE_NAME, name, now=utc_now, clock=clock)
 
 
 async def lease_of(place: Place) -> Any:
@@ -52,9 +52,9 @@ def test_one_of_two_leads_and_lets_go_at_its_end_so_that_the_other_begins_at_onc
     async def main() -> None:
         async with where() as place:
             one, two = candidate(place, "pod-one"), candidate(place, "pod-two")
-            async with beside(one.run(NO_AUTHORITY)) as (first,):
+            async with beside(one.run()) as (first,):
                 await until(one.is_leader)
-                async with beside(two.run(NO_AUTHORITY)):
+                async with beside(two.run()):
                     spec = (await lease_of(place))["spec"]
                     assert spec["holderIdentity"].startswith("pod-one_")
                     assert (spec["leaseDurationSeconds"], spec["leaseTransitions"]) == (15, 1)
@@ -79,7 +79,7 @@ def test_a_leader_that_cannot_renew_stops_by_its_own_clock_before_another_can_be
         async with fake() as place:
             one_s, two_s = Clock(), Clock()
             one, two = candidate(place, "one", one_s), candidate(place, "two", two_s)
-            async with beside(one.run(NO_AUTHORITY), two.run(NO_AUTHORITY)):
+            async with beside(one.run(), two.run()):
                 await until(lambda: one.is_leader() or two.is_leader())
                 leader, clock = (one, one_s) if one.is_leader() else (two, two_s)
                 place.stand_in.hold = asyncio.Event()  # nothing is answered
@@ -101,9 +101,9 @@ def test_one_that_was_frozen_does_not_lead_when_it_wakes_up_after_another_took_o
         async with fake() as place:
             one_s, two_s = Clock(), Clock()
             one, two = candidate(place, "one", one_s), candidate(place, "two", two_s)
-            frozen = asyncio.create_task(one.run(NO_AUTHORITY))
+            frozen = asyncio.create_task(one.run())
             await until(one.is_leader)
-            async with beside(two.run(NO_AUTHORITY)):
+            async with beside(two.run()):
                 # A task cannot be frozen; one whose requests find no server comes near. Its clock goes on.
                 place_of_one, one._cluster = one._cluster, _Nowhere()  # type: ignore[assignment]
                 reads = len(place.stand_in.requests)
@@ -130,7 +130,7 @@ def test_one_that_was_frozen_does_not_lead_when_it_wakes_up_after_another_took_o
 
 class _Nowhere:
     async def replace(self, *_arguments: object, **_options: object) -> None:
-        from certmgr.kubernetes.client import ApiUnavailable
+        from kube.client import ApiUnavailable
 
         raise ApiUnavailable("nothing is there")
 
@@ -146,7 +146,7 @@ def test_a_deleted_lease_is_made_again_and_a_server_that_fails_is_no_end(
         async with fake() as place:
             place.stand_in.faults = [403, 500, "lose the answer"]
             one = candidate(place, "one")
-            async with beside(one.run(NO_AUTHORITY)):
+            async with beside(one.run()):
                 await until(one.is_leader)
                 place.stand_in.remove("leases", place.namespace, LEASE_NAME)
                 await until(lambda: ("leases", place.namespace, LEASE_NAME) in place.stand_in.objects)
