@@ -35,6 +35,8 @@ class Carrier(Protocol):
         """Bytes that one of its sides has not taken yet."""
         ...
 
+    def peer_vanished(self, seconds: float) -> bool: ...
+
     def abort(self, end: End, error: Exception | None = None) -> None: ...
 
 
@@ -108,6 +110,12 @@ class LiveConnection:
         relay = self.relay
         if relay is not None and not relay.ended and now - self._since >= stall_timeout and relay.waiting:
             relay.abort(End.STALLED)
+
+    def end_if_vanished(self, now: float, silence: float) -> None:
+        """Reset it where nothing has moved for `silence` seconds, and the peer's machine is gone; after sweep()."""
+        relay = self.relay
+        if relay is not None and not relay.ended and now - self._since >= silence and relay.peer_vanished(silence):
+            relay.abort(End.PEER_SILENT)
 
     def end_if_revoked(self, revoked: frozenset[bytes]) -> bool:
         """Reset it where its peer is among the `revoked`. A handshake under way is judged by what it began with."""
@@ -195,12 +203,15 @@ class Registry:
         if not self._live:
             self._empty.set()
 
-    def sweep(self, now: float, idle_timeout: float, stall_timeout: float = math.inf) -> None:
+    def sweep(
+        self, now: float, idle_timeout: float, stall_timeout: float = math.inf, silence: float = math.inf
+    ) -> None:
         """Look at every connection once."""
         for connection in tuple(self._live):
             connection.sweep(now, idle_timeout)
             if isinstance(connection, LiveConnection):
                 connection.end_if_stalled(now, stall_timeout)
+                connection.end_if_vanished(now, silence)
 
     def end_revoked(self, revoked: frozenset[bytes]) -> int:
         """Reset every connection whose peer is among the `revoked` (pqtls' path ids); return how many."""

@@ -56,7 +56,7 @@ class End(Enum):
     CONNECT_FAILED = "connect_failed"  # a tunnel's stream, whose application did not answer; `error` is an OSError
     CONNECT_TIMEOUT = "connect_timeout"  # the same, which did not say anything
     REFUSED = "refused"  # a tunnel's stream, by the other sidecar; `error` is a StreamReset
-    PEER_SILENT = "peer_silent"  # a tunnel with streams whose other end has not answered for too long
+    PEER_SILENT = "peer_silent"  # the other end has not answered for too long
     INTERNAL_ERROR = "internal_error"
 
 
@@ -75,7 +75,7 @@ class Relay:
 
     __slots__ = (
         "_application", "_carry", "_ended", "_engine", "_lost", "_on_end", "_on_session", "_reactor", "_scratch",
-        "_wire", "moved",
+        "_watched", "_wire", "moved",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +97,7 @@ class Relay:
         self._on_session = on_session
         self._carry = b""  # ciphertext of a record that is not whole yet
         self._ended = False
+        self._watched = False  # whether the kernel probes the wire
         self._lost: OSError | None = None  # the wire went after its stream had ended, and the application has the rest
         # Plaintext bytes so far: [from the application, from the wire]. Watched for idleness, too.
         self.moved = [0, 0]
@@ -150,6 +151,18 @@ class Relay:
     def waiting(self) -> int:
         """Bytes that one of the sides has not taken yet."""
         return len(self._application.pending) + len(self._wire.pending)
+
+    def peer_vanished(self, seconds: float) -> bool:
+        """Whether the peer's machine is gone: asked where nothing has moved for `seconds`, and answered after as many.
+
+        Where there is no TLS of the mesh it is left to the application how long it waits for its peer.
+        """
+        if self._engine is None:
+            return False
+        if not self._watched:
+            self._watched = True
+            sockets.ask_for_life(self._wire.sock, seconds)
+        return sockets.has_vanished(self._wire.sock, 2 * seconds)
 
     def abort(self, end: End, error: Exception | None = None) -> None:
         """Reset both sides now, for example because the sidecar has no more time to drain."""

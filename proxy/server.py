@@ -302,7 +302,7 @@ class Process:
             self.metrics.cert_expiry.set((expiry - utc_now()).total_seconds())
             self._tell(on_obstacle)
             await asyncio.sleep(min(SWEEP_SECONDS, _RELOAD_SECONDS, limits.idle_timeout / 4, limits.stall_timeout / 4))
-            self._registry.sweep(loop.time(), limits.idle_timeout, limits.stall_timeout)
+            self._registry.sweep(loop.time(), limits.idle_timeout, limits.stall_timeout, limits.tunnel_silence)
             self._refusals.sum_up()
             self._count_dropped_messages()
             self._keeper.tend()

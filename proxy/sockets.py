@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import math
 import os
 import socket
 import struct
@@ -22,6 +23,11 @@ _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 30), (so
 # linux/in.h: the port is chosen at connect(), where it must differ only per destination. Without it all connections
 # from one source address share 28,000 ports. Python 3.11 has no name for it.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
+# struct tcp_info (linux/tcp.h): state, ca_state, retransmits, probes, backoff, options, two bytes of flags, and twelve
+# numbers of 32 bits before tcpi_last_ack_recv: milliseconds since the other end acknowledged anything.
+_TCP_INFO: Final = struct.Struct("8B13I")
+# One segment may be lost, with its repetition.
+_UNANSWERED: Final = 2
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds (socket(7))
 _FIN_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 # How much of a refused peer's backlog is read away so that closing does not turn into a reset that outruns the alert.
@@ -133,6 +139,23 @@ def give_up_after(sock: socket.socket, seconds: float) -> None:
     TCP_USER_TIMEOUT (RFC 5482): without it, a machine that vanished is noticed after a quarter of an hour.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
+def ask_for_life(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel probe the other end after `seconds` of silence, and from then on three times as often."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, math.ceil(seconds)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, math.ceil(seconds / 3)))
+
+
+def has_vanished(sock: socket.socket, seconds: float) -> bool:
+    """Whether the machine at the other end has acknowledged nothing for `seconds`, though it was asked to.
+
+    Probes of a window that is closed are answered by every machine that lives (RFC 9293 §3.8.6.1): a program that does
+    not read is no machine that is gone. Where TCP_USER_TIMEOUT is set the kernel counts no probes, so this does.
+    """
+    info = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
+    retransmits, probes, milliseconds = info[2], info[3], info[-1]
+    return bool(milliseconds >= seconds * 1000 and (probes >= _UNANSWERED or retransmits >= _UNANSWERED))
 
 
 async def connect(

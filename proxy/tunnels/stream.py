@@ -114,6 +114,10 @@ class Stream:
         """Bytes that the application has not taken yet."""
         return len(self._pending)
 
+    def peer_vanished(self, _seconds: float) -> bool:
+        """Its tunnel looks for signs of life, for all of its streams at once."""
+        return False
+
     # -- from the application -----------------------------------------------------------------------------------
 
     def on_ready(self, _fd: int, mask: int) -> None:

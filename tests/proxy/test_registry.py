@@ -18,7 +18,12 @@ class FakeRelay:
         self.moved = [0, 0]
         self.ended = False
         self.waiting = 0
+        self.vanished = False
         self.aborted: list[End] = []
+
+    def peer_vanished(self, seconds: float) -> bool:
+        self.asked = seconds
+        return self.vanished
 
     def abort(self, end: End) -> None:
         self.aborted.append(end)
@@ -167,6 +172,22 @@ def test_what_waits_for_a_reader_that_never_comes_is_reset_sooner_than_what_is_i
         assert relay.aborted == []
         registry.sweep(220.0, 500, 50)
         assert relay.aborted == [End.STALLED]
+        task.cancel()
+
+    live(scenario)
+
+
+def test_a_silent_connection_is_asked_for_life_and_reset_when_its_peer_has_vanished(live):
+    async def scenario(registry, connection, task):
+        relay = FakeRelay()
+        relay.vanished = True
+        connection.relaying(relay)
+        for now in (100.0, 105.0, 114.0):
+            relay.moved[1] += now < 110
+            registry.sweep(now, 3600, silence=10)
+        assert relay.aborted == []  # it moved nine seconds ago
+        registry.sweep(115.0, 3600, silence=10)
+        assert (relay.asked, relay.aborted) == (10, [End.PEER_SILENT])
         task.cancel()
 
     live(scenario)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -194,3 +197,54 @@ def test_that_nobody_listens_is_told_from_other_failures(run):
         return refused.value.refused, unroutable.value.refused
 
     assert run(main()) == (True, False)
+
+
+# Two ends of a connection, of which the network takes away the other; run in a network namespace of its own.
+VANISHING = """
+import socket, subprocess, sys, time
+from proxy import sockets
+
+def pair():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        sockets.prepare(ours)
+        return ours, listener.accept()[0]
+
+def cut():
+    subprocess.run(["iptables", "-I", "INPUT", "-p", "tcp", "-j", "DROP"], check=True)
+
+what = sys.argv[1]
+ours, theirs = pair()
+if what == "hung":  # its program reads nothing: the window closes
+    try:
+        while True:
+            ours.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    sockets.give_up_after(ours, 60)
+    sockets.ask_for_life(ours, 1)
+    time.sleep(4)
+    print(sockets.has_vanished(ours, 2))
+    sys.exit()
+sockets.give_up_after(ours, 60)
+sockets.ask_for_life(ours, 1)
+time.sleep(4)
+print(sockets.has_vanished(ours, 2))  # silent, and alive
+cut()
+if what == "sending":
+    ours.send(b"x")
+ends = time.monotonic() + 60
+while not sockets.has_vanished(ours, 2) and time.monotonic() < ends:
+    time.sleep(0.1)
+print(sockets.has_vanished(ours, 2))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.skipif(shutil.which("iptables") is None, reason="iptables is not installed")
+@pytest.mark.parametrize(("what", "seen"), [("resting", "False True"), ("sending", "False True"), ("hung", "False")])
+def test_a_machine_that_vanished_is_told_from_one_that_is_silent_and_from_a_program_that_does_not_read(what, seen):
+    program = ["sh", "-c", 'ip link set lo up && exec "$0" -c "$1" "$2"', sys.executable, VANISHING, what]
+    done = subprocess.run(["unshare", "--net", *program], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == seen.split()

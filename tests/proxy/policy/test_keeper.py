@@ -36,6 +36,9 @@ class Carrier:
         self.ended = False
         self.how = None
 
+    def peer_vanished(self, _seconds):
+        return False
+
     def abort(self, end, error=None):
         self.ended, self.how = True, (end, error)
 
