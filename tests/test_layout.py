@@ -43,12 +43,13 @@ DOORS: Final = {
         *("certmgr/metrics.py", "certmgr/status.py"),
     ],
     "aiohttp": [
-        *("proxy/authority.py", "control/cluster.py"),
+        "control/cluster.py",
         *("certmgr/api.py", "certmgr/connections.py", "certmgr/https.py", "certmgr/server.py", "certmgr/status.py"),
         "kube/client.py",
         "injector/webhook.py",
         "cli/demo/*",
     ],
+    "h11": ["proxy/authority.py", "proxy/authority_connection.py"],
     "kubernetes_asyncio": ["kube/client.py", "control/cluster.py"],
     "yaml": [
         *("mesh/documents.py", "mesh/yaml_values.py"),

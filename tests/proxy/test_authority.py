@@ -13,6 +13,7 @@ from aiohttp import web
 from mesh.errors import UserError
 from pqtls import PROFILES, ClientConfig, Credential, TrustAnchors
 from proxy import authority as under_test
+from proxy import authority_connection
 from proxy.answers import AuthorityFailed, Failure
 from proxy.authority import AuthorityClient
 from proxy.config import Endpoint
@@ -238,7 +239,7 @@ def test_an_answer_of_another_form_is_of_no_use(run, authority, broken):
 
 
 def test_an_answer_without_end_is_given_up(run, authority, monkeypatch):
-    monkeypatch.setattr(under_test, "MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr(authority_connection, "MAX_ANSWER", 1 << 20)
     authority.broken = lambda _path, _answer: web.Response(status=201, body=b" " * (5 << 20))
     failed = failure_of(run, ask(client_of(authority)))
     assert failed.failure is Failure.INVALID
@@ -264,3 +265,19 @@ def test_what_is_wrong_on_our_side_is_said(run, authority):
 def test_neither_key_nor_token_is_in_what_is_shown(authority):
     request = make_request()
     assert "PRIVATE" not in repr(request)
+
+
+def test_a_connection_that_the_authority_closed_meanwhile_is_made_again_without_a_word(run, authority):
+    client = client_of(authority)
+
+    def hang_up(_path, answer):
+        answer.force_close()
+        return answer
+
+    async def main():
+        authority.broken = hang_up
+        for _ in range(3):
+            assert (await client.next_bundle("", None)).published is not None
+        await client.close()
+
+    run(main())
