@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 
-from certmgr.authority import WorkloadRequest, certify_workload, issue_workload
+from certmgr.authority import WorkloadRequest, certify_workload
 from certmgr.barring import check_not_barred
 from certmgr.bundle import bundle_of
 from certmgr.kem import certify_kem
 from certmgr.ledger import Ledger
+from certmgr.own_credential import OwnCredential
 from certmgr.parts import Bundle, Issued, Parts
 from certmgr.peers import Peer
 from certmgr.proofs import Method, ProvenIdentity, Reason, Refused
@@ -34,7 +35,6 @@ from certmgr.state_document import decode_state, encode_state
 from certmgr.store import AUTHORITY_DOCUMENT, StoreConflict, Stored, StoreUnavailable
 from certmgr.tokens import find_token, spend_token
 from certmgr.upkeep import Upkeep
-from mesh import names
 from mesh.errors import UserError
 from mesh.spiffe import SpiffeId
 
@@ -45,8 +45,6 @@ _ATTEMPTS: Final = 8
 _STORE_PAUSE: Final = 2.0
 # Seconds between two looks at what other replicas wrote down, where nothing asks for one sooner.
 _PEERS_PAUSE: Final = 30.0
-# The API's own leaf is renewed when so much of its life is over.
-_OWN_RENEWAL: Final = 0.5
 
 _log = logging.getLogger("qbitel.certmgr")
 
@@ -59,16 +57,6 @@ class IssuedToPeer:
     certificate_pem: bytes
     kem_certificate_pem: bytes | None
     generation: str
-
-
-@dataclass(frozen=True, slots=True)
-class _OwnCredential:
-    """The API's chain and key, PEM, with what says whether they still serve: asked with each connection."""
-
-    issuer: x509.Certificate
-    due: datetime.datetime
-    chain: bytes
-    key: bytes = field(repr=False)
 
 
 class AuthorityService:
@@ -86,7 +74,7 @@ class AuthorityService:
         self._changed = asyncio.Event()
         # Held from asking the store to taking up its answer: an answer that is overtaken must not undo a newer one.
         self._asking = asyncio.Lock()
-        self._own: _OwnCredential | None = None
+        self._own: OwnCredential | None = None
 
     @classmethod
     async def open(cls, parts: Parts, *, now: Callable[[], datetime.datetime]) -> AuthorityService:
@@ -313,25 +301,11 @@ class AuthorityService:
         )
 
     def own_credential(self) -> tuple[bytes, bytes]:
-        """The API's own chain and key, PEM, from memory; renewed at half of its life.
-
-        It is signed by the current generation until that is retired: who has not heard of the next one yet must still
-        be able to ask us.
-        """
-        issuer = self._state.generations[0].issuer
-        own, now = self._own, self.now()
-        if own is None or now >= own.due or own.issuer != issuer.certificate:
-            service, space = names.AUTHORITY_SERVICE, names.CONTROL_NAMESPACE
-            request = WorkloadRequest(
-                spiffe_id=SpiffeId.of_authority(self.trust_domain),
-                dns_names=(service, f"{service}.{space}", f"{service}.{space}.svc"),
-                validity=self._state.leaf_validity,
-            )
-            made = issue_workload(request, issuer, now)
-            chain = made.certificate_pem + issuer.certificate_pem
-            own = _OwnCredential(issuer.certificate, _renewal(made.certificate), chain, made.private_key_pem)
-            self._own = own
-        return own.chain, own.key
+        """The API's own chain and key, PEM."""
+        now = self.now()
+        if self._own is None or not self._own.serves(self._state, now):
+            self._own = OwnCredential.make(self._state, now)
+        return self._own.chain, self._own.key
 
     def _check_entitled(self, proven: ProvenIdentity) -> None:
         identity = proven.spiffe_id
@@ -420,11 +394,6 @@ def _serials(state: AuthorityState) -> frozenset[int]:
 
 async def _whole(work: Awaitable[None]) -> None:
     await work
-
-
-def _renewal(certificate: x509.Certificate) -> datetime.datetime:
-    begin = certificate.not_valid_before_utc
-    return begin + (certificate.not_valid_after_utc - begin) * _OWN_RENEWAL
 
 
 def _read_kem_key(pem: bytes) -> MLKEM1024PublicKey:
