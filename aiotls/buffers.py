@@ -8,10 +8,10 @@ from collections import deque
 from itertools import islice
 from typing import Final
 
+from pqtls.record import MAX_RECORD
+
 # One read or write at most: sixteen full TLS records, as asyncio's own transports read (256 KiB).
 PIECE: Final = 256 * 1024
-# The ciphertext of an unfinished record stands in front of the next read: 5 + 2^14 + 256 (RFC 8446 §5.2).
-MAX_RECORD: Final = 5 + (1 << 14) + 256
 # A record gains header, content type and tag (RFC 8446 §5.2), and a peer may ask for fragments as small as 63 bytes
 # (RFC 8449 §4: 64 with the content type).
 _RECORD_OVERHEAD: Final = 5 + 1 + 16
@@ -25,7 +25,8 @@ _CHUNKS_PER_SEND: Final = 64
 class Scratch:
     """Buffers whose content is needed only while one call of a transport runs, from its begin to its end.
 
-    `plaintext` has one byte more for the content type that seal_into puts behind the last fragment.
+    The ciphertext of an unfinished record stands in front of the next read. `plaintext` has one byte more for the
+    content type that seal_into puts behind the last fragment.
     """
 
     __slots__ = ("ciphertext", "plaintext", "records")

@@ -17,7 +17,10 @@ from pqtls.trust import TrustAnchors
 
 
 class ChainCache:
-    """The last `capacity` verified chains (an entry is about 13 KB: OpenSSL keeps an ML-DSA-87 key expanded). Capacity 0 caches nothing."""
+    """The last `capacity` verified chains; capacity 0 caches nothing.
+
+    An entry is about 13 KB: OpenSSL keeps an ML-DSA-87 key expanded.
+    """
 
     __slots__ = ("_capacity", "_entries", "hits", "misses")
 

@@ -165,7 +165,9 @@ class ExpectEncryptedExtensions:
     def handle(self, message: HandshakeMessage, effects: Effects) -> State:
         """Take what the server says to our offers."""
         body = EncryptedExtensions.parse(expect(message, HandshakeType.ENCRYPTED_EXTENSIONS))
-        offered = {ExtensionType.SUPPORTED_GROUPS, ExtensionType.RECORD_SIZE_LIMIT}
+        large = self.config.large_record_size_limit
+        limit_kind = ExtensionType.RECORD_SIZE_LIMIT if large is None else ExtensionType.LARGE_RECORD_SIZE_LIMIT
+        offered = {ExtensionType.SUPPORTED_GROUPS, limit_kind}
         if self.config.alpn:
             offered.add(ExtensionType.ALPN)
         if self.config.server_name is not None:
@@ -180,6 +182,10 @@ class ExpectEncryptedExtensions:
                 # RFC 8449 §4: a server knows the version, so it has no reason to state more than TLS 1.3 allows.
                 raise ProtocolViolation(f"the server states a record size limit of {limit}", Alert.ILLEGAL_PARAMETER)
             effects.limit_records(limit, self.config.record_size_limit)
+        if large is not None and ExtensionType.LARGE_RECORD_SIZE_LIMIT in body.extensions:
+            effects.enlarge_records(
+                ext.read_large_record_size_limit(body.extensions[ExtensionType.LARGE_RECORD_SIZE_LIMIT]), large
+            )
         negotiated = replace(self.negotiated, alpn=self._alpn(body.extensions), server_name=self.config.server_name)
         transcript = self.transcript + message.raw
         for session in self.sessions:

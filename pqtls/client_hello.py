@@ -102,7 +102,13 @@ def _extensions(config: ClientConfig, share: GroupPrivateShare) -> ext.Extension
     extensions[ExtensionType.CERTIFICATE_AUTHORITIES] = ext.write_authorities(config.trust.names)
     if config.alpn:
         extensions[ExtensionType.ALPN] = ext.write_alpn(config.alpn)
-    extensions[ExtensionType.RECORD_SIZE_LIMIT] = uint16(config.record_size_limit)
+    if config.large_record_size_limit is None:
+        extensions[ExtensionType.RECORD_SIZE_LIMIT] = uint16(config.record_size_limit)
+    else:
+        # At most one of the two (draft-ietf-tls-super-jumbo-record-limit-03 §3).
+        extensions[ExtensionType.LARGE_RECORD_SIZE_LIMIT] = ext.write_large_record_size_limit(
+            config.large_record_size_limit
+        )
     extensions[ExtensionType.SUPPORTED_VERSIONS] = ext.write_client_versions()
     if config.credential is not None:
         # Sent without a session too: it tells a server that its tickets are welcome (§4.2.9). An anonymous client has

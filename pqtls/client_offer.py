@@ -50,6 +50,7 @@ class ClientOffer:
     authorities: tuple[bytes, ...]
     record_size_limit: int
     states_record_size_limit: bool
+    large_record_size_limits: tuple[int, int] | None  # theirs and ours, where both ends want large records
     wants_tickets: bool
     psks: OfferedPsks
 
@@ -81,6 +82,7 @@ def read_offer(hello: ClientHello, config: ServerConfig) -> ClientOffer:
         authorities=_read_authorities(extensions),
         record_size_limit=limit,
         states_record_size_limit=ExtensionType.RECORD_SIZE_LIMIT in extensions,
+        large_record_size_limits=_read_large_record_size_limits(extensions, config),
         wants_tickets=wants_tickets,
         psks=psks,
     )
@@ -188,6 +190,13 @@ def _read_authorities(extensions: ext.Extensions) -> tuple[bytes, ...]:
 def _read_record_size_limit(extensions: ext.Extensions) -> int:
     content = extensions.get(ExtensionType.RECORD_SIZE_LIMIT)
     return MAX_FRAGMENT + 1 if content is None else ext.read_record_size_limit(content)
+
+
+def _read_large_record_size_limits(extensions: ext.Extensions, config: ServerConfig) -> tuple[int, int] | None:
+    content = extensions.get(ExtensionType.LARGE_RECORD_SIZE_LIMIT)
+    if content is None or config.large_record_size_limit is None:
+        return None
+    return ext.read_large_record_size_limit(content), config.large_record_size_limit
 
 
 def _read_psks(extensions: ext.Extensions) -> tuple[OfferedPsks, bool]:

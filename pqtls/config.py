@@ -16,7 +16,7 @@ from pqtls.chain_cache import ChainCache
 from pqtls.errors import ConfigurationError
 from pqtls.profiles import QBITEL, Profile
 from pqtls.provider import CryptoProvider, default_provider
-from pqtls.record import MAX_FRAGMENT
+from pqtls.record import LARGE_FRAGMENT, MAX_FRAGMENT
 from pqtls.sessions import Session
 from pqtls.tickets import TicketKeeper
 from pqtls.trust import TrustAnchors
@@ -33,6 +33,8 @@ def ignore_secret(_line: str) -> None:
 # RFC 8449 §4: for TLS 1.3, 2^14 and the content-type byte; the least that may be asked for is 64.
 _MAX_RECORD_SIZE_LIMIT: Final = MAX_FRAGMENT + 1
 _MIN_RECORD_SIZE_LIMIT: Final = 64
+# A large record and its content-type byte: what owners' buffers are made for. Of less than that use record_size_limit.
+LARGE_RECORDS: Final = LARGE_FRAGMENT + 1
 
 
 class ClientAuthentication(Enum):
@@ -50,6 +52,9 @@ class EndpointConfig:
     says which profile a connection has. `now` returns the present as an aware datetime: the engine reads no clock of
     its own. `accept_identity` is called with the peer's verified SPIFFE URI, in resumed handshakes too, and refuses it
     by raising `IdentityRefused`. `record_size_limit` (RFC 8449) is the largest inner plaintext that we take, in bytes.
+    `large_record_size_limit`, where it is not None, asks for large records in its place
+    (draft-ietf-tls-super-jumbo-record-limit-03, at a private code point): a peer that wants them, too, may put so many
+    bytes into each record after the handshake, and needs no leave of ours to send less; any other sees no difference.
     `key_log` gets lines of the NSS key-log format, which lay the connection open: for development only.
     """
 
@@ -60,6 +65,7 @@ class EndpointConfig:
     provider: CryptoProvider = field(default_factory=default_provider)
     chain_cache: ChainCache = field(default_factory=lambda: ChainCache(0))
     record_size_limit: int = _MAX_RECORD_SIZE_LIMIT
+    large_record_size_limit: int | None = None
     key_log: Callable[[str], None] = ignore_secret
 
     def __post_init__(self) -> None:
@@ -73,6 +79,17 @@ class EndpointConfig:
                 f"a record size limit of {self.record_size_limit} is not in "
                 f"{_MIN_RECORD_SIZE_LIMIT}..{_MAX_RECORD_SIZE_LIMIT} (RFC 8449 section 4)"
             )
+        if self.large_record_size_limit is not None:
+            self._check_large_records(self.large_record_size_limit)
+
+    def _check_large_records(self, limit: int) -> None:
+        if not _MIN_RECORD_SIZE_LIMIT <= limit <= LARGE_RECORDS:
+            raise ConfigurationError(
+                f"a large record size limit of {limit} is not in {_MIN_RECORD_SIZE_LIMIT}..{LARGE_RECORDS}"
+            )
+        if self.record_size_limit != _MAX_RECORD_SIZE_LIMIT:
+            # A client states one of them, so that a peer without the other would keep to none.
+            raise ConfigurationError("record_size_limit and large_record_size_limit are both given: state one of them")
 
     def profile_of(self, group_code_point: int) -> Profile | None:
         """The acceptable profile that has this group."""

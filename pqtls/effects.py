@@ -8,7 +8,7 @@ from pqtls.errors import Alert, ProtocolViolation
 from pqtls.events import Event
 from pqtls.framing import HandshakeJoiner
 from pqtls.key_schedule import TrafficSecret
-from pqtls.record import MAX_FRAGMENT, ContentType, RecordOpener, RecordSealer
+from pqtls.record import LARGE_FRAGMENT, MAX_FRAGMENT, ContentType, RecordOpener, RecordSealer
 
 # RFC 8446 §5.1: 0x0303; a first ClientHello may say 0x0301 instead, and receivers ignore it.
 _PLAIN_HEADER: Final = b"\x03\x03"
@@ -17,9 +17,14 @@ _PLAIN_HEADER: Final = b"\x03\x03"
 class ConnectionEffects:
     """The one implementation of states.Effects."""
 
-    __slots__ = ("_fragment_size", "_max_inner", "events", "joiner", "opener", "output", "pending", "sealer")
+    __slots__ = (
+        "_fragment_size", "_large", "_max_inner", "events", "joiner", "opener", "output", "pending", "sealer",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self._large: tuple[int, int] | None = (
+            None  # content and inner plaintext at most, with all keys from the next on
+        )
         self._max_inner = MAX_FRAGMENT + 1
         self._fragment_size = MAX_FRAGMENT
         self.events: list[Event] = []
@@ -37,8 +42,9 @@ class ConnectionEffects:
         """Put the collected messages into records under the present keys."""
         pending = bytes(self.pending)
         self.pending.clear()
-        # RFC 8449 limits protected records only; the hellos are far below either limit.
-        size = MAX_FRAGMENT if self.sealer is None else self._fragment_size
+        # RFC 8449 limits protected records only; the hellos are far below either limit. Handshake messages have no use
+        # for large records.
+        size = MAX_FRAGMENT if self.sealer is None else min(self._fragment_size, MAX_FRAGMENT)
         for start in range(0, len(pending), size):
             self.put(ContentType.HANDSHAKE, pending[start : start + size])
 
@@ -57,13 +63,17 @@ class ConnectionEffects:
     def write_with(self, secret: TrafficSecret) -> None:
         """Change the sending keys, behind everything collected so far."""
         self.flush()
-        self.sealer = RecordSealer(secret, self._fragment_size)
+        if self._large is not None:
+            self._fragment_size = self._large[0]
+        self.sealer = RecordSealer(secret, self._fragment_size, large=self._large is not None)
 
     def read_with(self, secret: TrafficSecret) -> None:
         """Change the receiving keys; a message half received under the old ones is an error (§5.1)."""
         if not self.joiner.is_empty:
             raise ProtocolViolation("more handshake data in the record that ended an epoch", Alert.UNEXPECTED_MESSAGE)
-        self.opener = RecordOpener(secret, self._max_inner)
+        if self._large is not None:
+            self._max_inner = self._large[1]
+        self.opener = RecordOpener(secret, self._max_inner, large=self._large is not None)
 
     def limit_records(self, theirs: int, ours: int) -> None:
         """Make protected records no larger than the peer takes them, and take none that are larger than we said."""
@@ -75,6 +85,10 @@ class ConnectionEffects:
             self.opener.limit_inner(ours)
         if self.sealer is not None:
             self.sealer.limit_fragments(self._fragment_size)
+
+    def enlarge_records(self, theirs: int, ours: int) -> None:
+        """Change to large records with the next keys each way, no larger than the peer takes them, and than we said."""
+        self._large = min(theirs - 1, LARGE_FRAGMENT), ours
 
     @property
     def fragment_size(self) -> int:

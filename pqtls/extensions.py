@@ -14,7 +14,11 @@ _MAX_EXTENSIONS: Final = 2**16 - 1
 
 
 class ExtensionType(IntEnum):
-    """ExtensionType of RFC 8446 §4.2, as far as it names them, and record_size_limit (RFC 8449)."""
+    """ExtensionType of RFC 8446 §4.2, as far as it names them, and those of the sizes of records.
+
+    large_record_size_limit (draft-ietf-tls-super-jumbo-record-limit-03) has no code point yet. 0xFFC4 is of those that
+    RFC 8446 §11 reserves for private use, whose first byte is 255: only QBITEL means this by it.
+    """
 
     SERVER_NAME = 0
     MAX_FRAGMENT_LENGTH = 1
@@ -39,6 +43,7 @@ class ExtensionType(IntEnum):
     POST_HANDSHAKE_AUTH = 49
     SIGNATURE_ALGORITHMS_CERT = 50
     KEY_SHARE = 51
+    LARGE_RECORD_SIZE_LIMIT = 0xFFC4
 
 
 _E = ExtensionType
@@ -58,6 +63,7 @@ ALLOWED_IN_ENCRYPTED_EXTENSIONS: Final = frozenset(
         _E.SERVER_CERTIFICATE_TYPE,
         _E.RECORD_SIZE_LIMIT,
         _E.EARLY_DATA,
+        _E.LARGE_RECORD_SIZE_LIMIT,
     }
 )
 ALLOWED_IN_CERTIFICATE_REQUEST: Final = frozenset(
@@ -293,9 +299,32 @@ def write_authorities(names: tuple[bytes, ...]) -> bytes:
     return vector(2, b"".join(vector(2, name) for name in names))
 
 
+_MIN_LIMIT: Final = 64  # RFC 8449 §4, and of the large limit, too
+
+
 def read_record_size_limit(content: bytes) -> int:
     """record_size_limit (RFC 8449 §4), in bytes of inner plaintext."""
     limit = read_selected(content, "record_size_limit")
-    if limit < 64:
-        raise ProtocolViolation(f"a record size limit of {limit} is below 64", Alert.ILLEGAL_PARAMETER)
+    if limit < _MIN_LIMIT:
+        raise ProtocolViolation(f"a record size limit of {limit} is below {_MIN_LIMIT}", Alert.ILLEGAL_PARAMETER)
     return limit
+
+
+_MAX_LARGE_LIMIT: Final = 2**30 - 256
+
+
+def read_large_record_size_limit(content: bytes) -> int:
+    """large_record_size_limit (draft-ietf-tls-super-jumbo-record-limit-03 §3), in bytes of inner plaintext."""
+    reader = Reader(content, "large_record_size_limit")
+    limit = reader.uint(4)
+    reader.finish()
+    if not _MIN_LIMIT <= limit <= _MAX_LARGE_LIMIT:
+        raise ProtocolViolation(
+            f"a large record size limit of {limit} is not in {_MIN_LIMIT}..{_MAX_LARGE_LIMIT}", Alert.ILLEGAL_PARAMETER
+        )
+    return limit
+
+
+def write_large_record_size_limit(limit: int) -> bytes:
+    """large_record_size_limit on the wire."""
+    return limit.to_bytes(4, "big")

@@ -3,15 +3,20 @@
 Nothing is copied that need not be: a fragment is sealed from the caller's buffer straight into the output, and opened
 from the input straight to where the plaintext is wanted. What is done per record is one nonce, one header and one AEAD
 call; what can be done per connection is done in the constructor.
+
+A record is a TLSCiphertext, or, where both ends have agreed on large records, a TLSLargeCiphertext
+(draft-ietf-tls-super-jumbo-record-limit-03 §3): the same behind another header, which is nothing but the length.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, NoReturn
 
 from pqtls.errors import Alert, MisuseError, ProtocolViolation
 from pqtls.key_schedule import TrafficSecret
+from pqtls.suites import CipherSuite
+from pqtls.varuint import read_varuint, write_varuint
 
 HEADER_SIZE: Final = 5
 TAG_SIZE: Final = 16  # every AEAD of TLS 1.3 here
@@ -20,7 +25,12 @@ MAX_FRAGMENT: Final = 2**14  # RFC 8446 §5.1
 MAX_CIPHERTEXT: Final = MAX_FRAGMENT + 256
 # One content-type byte and the tag: what each record adds besides its header.
 _EXPANSION: Final = 1 + TAG_SIZE
-RECORD_OVERHEAD: Final = HEADER_SIZE + _EXPANSION
+RECORD_OVERHEAD: Final = HEADER_SIZE + _EXPANSION  # a large record's header has 1, 2 or 4 bytes
+# The content of a large record. A quarter of what a sidecar reads at once: in records of 2^15 bytes the work around the
+# AEAD costs a fifth more, larger ones gain little and have the receiver wait (and hold what came) for longer.
+LARGE_FRAGMENT: Final = 2**16
+# A whole record of either kind on the wire.
+MAX_RECORD: Final = LARGE_FRAGMENT + RECORD_OVERHEAD
 # Empty records cost the receiver work and the sender nothing; nobody honest sends more than a few in a row.
 MAX_EMPTY_RECORDS: Final = 32
 
@@ -46,23 +56,48 @@ def sealed_size(length: int, fragment_size: int = MAX_FRAGMENT) -> int:
     return length + -(-length // fragment_size) * RECORD_OVERHEAD + _KEY_UPDATE_RECORD
 
 
+def _write_header(size: int) -> bytes:
+    """The header of a TLSCiphertext (RFC 8446 §5.2)."""
+    return b"\x17\x03\x03" + size.to_bytes(2, "big")
+
+
+def _read_header(records: memoryview, at: int) -> tuple[int, int]:
+    """Sizes of the header that begins at `records[at]` and of what follows it, -1 where that is not protected.
+
+    (0, 0) while the header is not whole.
+    """
+    if at + HEADER_SIZE > len(records):
+        return 0, 0
+    if records[at] != _APPLICATION_DATA:
+        return HEADER_SIZE, -1
+    return HEADER_SIZE, records[at + 3] << 8 | records[at + 4]
+
+
+def _records_per_key(suite: CipherSuite, max_inner: int) -> int:
+    """RFC 8446 §5.5 counts records of 2^14 bytes; of larger ones the same key protects as many fewer (draft §4)."""
+    if max_inner <= MAX_FRAGMENT + 1:
+        return suite.records_per_key
+    return suite.records_per_key * MAX_FRAGMENT // max_inner
+
+
 class RecordSealer:
-    """Protects what we send in one epoch."""
+    """Protects what we send in one epoch; `large` as TLSLargeCiphertext."""
 
-    __slots__ = ("_encrypt_into", "_fragment_size", "_full_header", "_iv", "_limit", "records")
+    __slots__ = ("_encrypt_into", "_fragment_size", "_full_header", "_iv", "_limit", "_write_header", "records")
 
-    def __init__(self, secret: TrafficSecret, fragment_size: int = MAX_FRAGMENT) -> None:
+    def __init__(self, secret: TrafficSecret, fragment_size: int = MAX_FRAGMENT, *, large: bool = False) -> None:
         keys = secret.keys()
         self._encrypt_into = secret.provider.aead(secret.suite, keys.key).encrypt_into
         self._iv = int.from_bytes(keys.iv, "big")
-        self._limit = secret.suite.records_per_key
+        self._limit = _records_per_key(secret.suite, fragment_size + 1)
+        self._write_header = write_varuint if large else _write_header
         self.limit_fragments(fragment_size)
         self.records = 0
 
     def limit_fragments(self, fragment_size: int) -> None:
         """Put at most `fragment_size` bytes of content into each record (RFC 8449)."""
         self._fragment_size = fragment_size
-        self._full_header = b"\x17\x03\x03" + (fragment_size + _EXPANSION).to_bytes(2, "big")
+        self._full_header = self._write_header(fragment_size + _EXPANSION)
 
     def room(self) -> int:
         """How many more records this epoch's key may protect."""
@@ -85,9 +120,9 @@ class RecordSealer:
                 size = full
                 header = self._full_header
             else:
-                header = b"\x17\x03\x03" + (size + _EXPANSION).to_bytes(2, "big")
+                header = self._write_header(size + _EXPANSION)
             end = position + size
-            body = written + HEADER_SIZE
+            body = written + len(header)
             after = body + size + _EXPANSION
             records[written:body] = header
             kept = plaintext[end]
@@ -109,18 +144,18 @@ class RecordSealer:
         """Protect one handshake or alert fragment of at most 2^14 bytes."""
         if len(content) > MAX_FRAGMENT:
             raise MisuseError("a fragment of more than 2^14 bytes must be split before it is sealed")
-        header = b"\x17\x03\x03" + (len(content) + _EXPANSION).to_bytes(2, "big")
+        header = self._write_header(len(content) + _EXPANSION)
         record = bytearray(header) + bytes(len(content) + _EXPANSION)
         inner = content + bytes((content_type,))
         nonce = (self._iv ^ self.records).to_bytes(12, "big")
         with memoryview(record) as view:
-            self._encrypt_into(nonce, inner, header, view[HEADER_SIZE:])
+            self._encrypt_into(nonce, inner, header, view[len(header) :])
         self.records += 1
         return bytes(record)
 
 
 class RecordOpener:
-    """Opens what the peer protected in one epoch."""
+    """Opens what the peer protected in one epoch; `large` as TLSLargeCiphertext."""
 
     __slots__ = (
         "_decrypt_into",
@@ -129,18 +164,23 @@ class RecordOpener:
         "_iv",
         "_limit",
         "_max_inner",
+        "_max_size",
+        "_read_header",
         "asked_for_update",
         "records",
     )
 
-    def __init__(self, secret: TrafficSecret, max_inner: int = MAX_FRAGMENT + 1) -> None:
+    def __init__(self, secret: TrafficSecret, max_inner: int = MAX_FRAGMENT + 1, *, large: bool = False) -> None:
         keys = secret.keys()
         self._decrypt_into = secret.provider.aead(secret.suite, keys.key).decrypt_into
         self._invalid_tag = secret.provider.invalid_tag
         self._iv = int.from_bytes(keys.iv, "big")
-        self._limit = secret.suite.records_per_key
+        self._limit = _records_per_key(secret.suite, max_inner)
         self._empty = 0
         self._max_inner = max_inner
+        # RFC 8446 §5.2 leaves a TLSCiphertext more room than its AEADs take; its plaintext is measured once it is open.
+        self._max_size = max_inner + TAG_SIZE if large else MAX_CIPHERTEXT
+        self._read_header = read_varuint if large else _read_header
         self.asked_for_update = False
         self.records = 0
 
@@ -157,7 +197,7 @@ class RecordOpener:
 
         Returns (consumed, produced, content type, size of content). The type is APPLICATION_DATA when all went well;
         else the last record opened was of that type, and its content stands in `plaintext[produced:produced + size]`.
-        An unprotected record stops the loop before it is consumed, with its type and size -1.
+        An unprotected record, which no large one is, stops the loop before it is consumed, with its type and size -1.
         """
         available = len(ciphertext)
         consumed = 0
@@ -165,16 +205,18 @@ class RecordOpener:
         sequence = self.records
         iv = self._iv
         decrypt_into = self._decrypt_into
+        read_header = self._read_header
+        max_size = self._max_size
         try:
-            while available - consumed >= HEADER_SIZE:
-                body = consumed + HEADER_SIZE
-                size = ciphertext[consumed + 3] << 8 | ciphertext[consumed + 4]
-                if ciphertext[consumed] != _APPLICATION_DATA:
+            while consumed < available:
+                header, size = read_header(ciphertext, consumed)
+                if not header:
+                    break
+                if size < 0:
                     return consumed, produced, ciphertext[consumed], -1
-                if size > MAX_CIPHERTEXT:
-                    raise ProtocolViolation(f"a record of {size} bytes exceeds 2^14 + 256", Alert.RECORD_OVERFLOW)
-                if size < _EXPANSION:
-                    raise ProtocolViolation("a record is too short to be protected", Alert.BAD_RECORD_MAC)
+                if not _EXPANSION <= size <= max_size:
+                    self._refuse(size)
+                body = consumed + header
                 end = body + size
                 if end > available:
                     break
@@ -208,6 +250,11 @@ class RecordOpener:
         finally:
             self.records = sequence
         return consumed, produced, _APPLICATION_DATA, 0
+
+    def _refuse(self, size: int) -> NoReturn:
+        if size > self._max_size:
+            raise ProtocolViolation(f"a record of {size} bytes exceeds {self._max_size}", Alert.RECORD_OVERFLOW)
+        raise ProtocolViolation("a record is too short to be protected", Alert.BAD_RECORD_MAC)
 
     def _count_empty(self) -> None:
         self._empty += 1

@@ -137,10 +137,12 @@ def _answer(
         early = resumed.early_secret
     secrets = early.handshake(response.secret, transcript.digest())
     log_handshake_secrets(config, offer.hello.random, secrets)
-    if offer.states_record_size_limit:
+    if offer.large_record_size_limits is None and offer.states_record_size_limit:
         effects.limit_records(offer.record_size_limit, config.record_size_limit)
     effects.write_with(secrets.server)
     effects.read_with(secrets.client)
+    if offer.large_record_size_limits is not None:
+        effects.enlarge_records(*offer.large_record_size_limits)
 
     extensions = _encrypted_extensions(config, offer)
     effects.send(extensions)
@@ -237,7 +239,11 @@ def _encrypted_extensions(config: ServerConfig, offer: ClientOffer) -> bytes:
     extensions: ext.Extensions = {}
     if offer.alpn is not None:
         extensions[ExtensionType.ALPN] = ext.write_alpn((offer.alpn,))
-    if offer.states_record_size_limit:
+    # A server answers at most one of the two (draft-ietf-tls-super-jumbo-record-limit-03 §3).
+    if offer.large_record_size_limits is not None:
+        _theirs, ours = offer.large_record_size_limits
+        extensions[ExtensionType.LARGE_RECORD_SIZE_LIMIT] = ext.write_large_record_size_limit(ours)
+    elif offer.states_record_size_limit:
         extensions[ExtensionType.RECORD_SIZE_LIMIT] = uint16(config.record_size_limit)
     return EncryptedExtensions(extensions).encode()
 

@@ -40,6 +40,13 @@ class Effects(Protocol):
         """
         ...
 
+    def enlarge_records(self, theirs: int, ours: int) -> None:
+        """Protect with TLSLargeCiphertext from the next keys on, in either direction: those of application data.
+
+        The limits are as those of limit_records (draft-ietf-tls-super-jumbo-record-limit-03).
+        """
+        ...
+
     def emit(self, event: Event) -> None:
         """Tell the owner."""
         ...

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from aiotls.buffers import MAX_RECORD, PIECE, Outbox, scratch
+from aiotls.buffers import PIECE, Outbox, scratch
 from pqtls import sealed_size
+from pqtls.record import MAX_RECORD
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class _Sent:
     def write_with(self, secret: object) -> None:
         raise AssertionError("no keys change here")
 
-    read_with = emit = limit_records = send_change_cipher_spec = write_with
+    read_with = emit = limit_records = enlarge_records = send_change_cipher_spec = write_with
 
 
 def test_a_client_shows_the_certificate_that_it_has_and_minds_the_authorities_that_the_server_names() -> None:

@@ -9,7 +9,7 @@ from pqtls.errors import Alert, ProtocolViolation
 from pqtls.events import PeerClosed
 from pqtls.key_schedule import TrafficSecret
 from pqtls.provider_cryptography import PROVIDER
-from pqtls.record import MAX_FRAGMENT, ContentType, RecordOpener
+from pqtls.record import LARGE_FRAGMENT, MAX_FRAGMENT, ContentType, RecordOpener
 from pqtls.suites import TLS_AES_256_GCM_SHA384
 from tests.support.recorded import split_records
 
@@ -100,6 +100,32 @@ def test_a_limit_above_that_of_tls_1_3_changes_nothing() -> None:
     effects = _effects()
     effects.limit_records(2**16 - 1, 16385)
     assert effects.fragment_size == MAX_FRAGMENT
+
+
+def test_large_records_begin_with_the_next_keys_each_way_and_not_before() -> None:
+    effects = _effects()
+    effects.write_with(_SECRET)
+    effects.read_with(_SECRET)
+    effects.enlarge_records(2**20, 1000)
+    assert effects.fragment_size == MAX_FRAGMENT
+    effects.send(bytes(100))
+    effects.write_with(_SECRET)
+    (record,) = split_records(bytes(effects.output))
+    assert len(_opened(RecordOpener(_SECRET), record)[1]) == 100
+    assert effects.fragment_size == LARGE_FRAGMENT, "no more than buffers are made for, whatever the peer takes"
+    effects.output.clear()
+    effects.send(bytes(MAX_FRAGMENT + 1))
+    effects.flush()
+    assert len(effects.output) == MAX_FRAGMENT + 4 + 17 + 1 + 1 + 17, "handshake messages are cut as ever"
+    assert effects.output[:4] == (0x8000_0000 | MAX_FRAGMENT + 17).to_bytes(4, "big")
+    opener = effects.opener
+    assert opener is not None
+    assert _opened(opener, record)[1] == bytes(100), "they have not come yet"
+    effects.read_with(_SECRET)
+    opener = effects.opener
+    with pytest.raises(ProtocolViolation) as caught:
+        _opened(opener, b"\x43\xf9" + bytes(1017))  # 1001 bytes and the tag
+    assert caught.value.alert is Alert.RECORD_OVERFLOW
 
 
 def test_events_are_told_in_order() -> None:

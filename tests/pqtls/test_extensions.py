@@ -63,7 +63,10 @@ def test_an_extension_that_comes_twice_is_an_illegal_parameter() -> None:
 def test_each_message_allows_what_the_table_of_section_4_2_allows() -> None:
     assert {int(kind) for kind in ext.ALLOWED_IN_SERVER_HELLO} == {41, 43, 51}
     assert {int(kind) for kind in ext.ALLOWED_IN_RETRY} == {43, 44, 51}
-    assert {int(kind) for kind in ext.ALLOWED_IN_ENCRYPTED_EXTENSIONS} == {0, 1, 10, 14, 15, 16, 19, 20, 28, 42}
+    assert {int(kind) for kind in ext.ALLOWED_IN_ENCRYPTED_EXTENSIONS} == {
+        *(0, 1, 10, 14, 15, 16, 19, 20, 28, 42),
+        0xFFC4,  # large_record_size_limit: CH, EE
+    }
     assert {int(kind) for kind in ext.ALLOWED_IN_CERTIFICATE_REQUEST} == {5, 13, 18, 47, 48, 50}
     assert {int(kind) for kind in ext.ALLOWED_IN_CERTIFICATE} == {5, 18}
 

@@ -29,7 +29,7 @@ class _Sent:
     def write_with(self, secret: object) -> None:
         raise AssertionError("no keys change here")
 
-    read_with = emit = limit_records = write_with
+    read_with = emit = limit_records = enlarge_records = write_with
 
 
 def _chain() -> ChainVerified:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 import pqtls
+from pqtls.config import LARGE_RECORDS
 from pqtls.profiles import HYBRID_L5, Profile
 from tests.support.openssl_peer import GROUPS, OpenSslPeer, OpenSslRefused, connected_to_openssl
 
@@ -274,3 +275,15 @@ def test_openssl_refuses_a_record_of_ours_that_was_changed_and_we_learn_why(role
         ours.receive_data(theirs.output())
     assert refusal.value.alert is pqtls.Alert.BAD_RECORD_MAC
     assert not ours.has_data_to_send
+
+
+@by_role
+def test_openssl_does_not_know_our_large_records_and_sees_none(role: str) -> None:
+    ours, theirs = connected_to_openssl(role, large_record_size_limit=LARGE_RECORDS)
+    path = FastPath(ours)
+    sent, received = send_to_openssl(path, theirs, 1)
+    assert received == sent
+    sent, received = send_to_us(path, theirs, 1)
+    assert received == sent
+    ours.update_keys(request_peer=True)
+    exchange(ours, theirs, b"and after new keys")
