@@ -24,6 +24,7 @@ from proxy.config import (
     Direction,
     Endpoint,
     EnrolmentConfig,
+    InterceptionMode,
     Limits,
     ListenerConfig,
     ProxyConfig,
@@ -78,6 +79,13 @@ def _parser() -> Parser:
     parser.add_argument("--metrics", metavar="ADDR", type=address, help="GET /metrics (15090)")
     parser.add_argument("--health", metavar="ADDR", type=address, help="GET /healthz/ready and /healthz/live (15021)")
     add_life_options(parser)
+    parser.add_argument(
+        "--interception-mode",
+        choices=[mode.value for mode in InterceptionMode],
+        default=InterceptionMode.REDIRECT.value,
+        help="how interception brings inbound connections (%(default)s); TPROXY shows the application its client's "
+        "address, and needs the capability NET_ADMIN",
+    )
     parser.add_argument("--no-capture", action="store_true", help="no captured listeners: only the explicit ones")
     for side, what in (
         ("outbound", "plain TCP in, TLS of the mesh out"),
@@ -220,19 +228,26 @@ def _enrolment(options: argparse.Namespace) -> EnrolmentConfig | None:
 
 def _listeners(options: argparse.Namespace, ipv6: bool) -> list[ListenerConfig]:
     listeners = []
+    tproxy = InterceptionMode(options.interception_mode) is InterceptionMode.TPROXY
+    if tproxy and options.no_capture:
+        raise UserError("--interception-mode TPROXY is of no use with --no-capture: leave one of them out")
     if not options.no_capture:
         for direction, given, port in (
             (Direction.OUTBOUND, options.outbound, names.OUTBOUND_PORT),
             (Direction.INBOUND, options.inbound, names.INBOUND_PORT),
         ):
-            listeners += [ListenerConfig(direction=direction, bind=bind) for bind in _endpoints(given, port, ipv6)]
+            is_transparent = tproxy and direction is Direction.INBOUND
+            listeners += [
+                ListenerConfig(direction=direction, bind=bind, transparent=is_transparent)
+                for bind in _endpoints(given, port, ipv6)
+            ]
     for direction, pairs in (
         (Direction.OUTBOUND, options.explicit_outbound),
         (Direction.INBOUND, options.explicit_inbound),
     ):
         for bind, target in pairs:
             listeners.append(ListenerConfig(direction=direction, bind=bind, target=target))
-    return listeners + tunnel_listeners(options, ipv6)
+    return listeners + tunnel_listeners(options, ipv6, transparent=tproxy)
 
 
 def _endpoints(given: Address | None, port: int, ipv6: bool) -> tuple[Endpoint, ...]:

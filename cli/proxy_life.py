@@ -12,6 +12,7 @@ from mesh import names
 from mesh.errors import UserError
 from proxy import self_test
 from proxy.config import ACCESS_LOG_FORMATS, Endpoint, Limits, WorkloadConfig
+from proxy.probes.questions import read_questions
 
 _DEFAULTS: Final = Limits()
 # Every limit in seconds that has a flag of its name, and what it bounds.
@@ -81,6 +82,7 @@ def life(options: argparse.Namespace) -> dict[str, Any]:
         "admin": _admin(options.admin, options),
         "self_test": not (options.no_capture or options.no_self_test) and self_test.can_be_tried(),
         "access_log": options.access_log,
+        "app_probes": read_questions(probes) if (probes := os.environ.get(names.APP_PROBES_VARIABLE)) else {},
         "workload": WorkloadConfig.of_labels(options.workload_name, labels(options.workload_labels)),
     }
 

@@ -38,8 +38,8 @@ def add_peers_options(parser: Parser) -> None:
     parser.add_argument("--no-tunnel-listener", action="store_true", help="nowhere")
 
 
-def tunnel_listeners(options: argparse.Namespace, ipv6: bool) -> list[ListenerConfig]:
-    """The listeners of the tunnel port."""
+def tunnel_listeners(options: argparse.Namespace, ipv6: bool, *, transparent: bool = False) -> list[ListenerConfig]:
+    """The listeners of the tunnel port; where they are `transparent`, streams come from the address of their client."""
     given = options.tunnel_listener
     if given is not None and (options.no_tunnel_listener or not options.tunnels):
         raise UserError("--tunnel-listener is of no use with --no-tunnel-listener or --no-tunnels")
@@ -49,4 +49,7 @@ def tunnel_listeners(options: argparse.Namespace, ipv6: bool) -> list[ListenerCo
         endpoints = ()
     else:
         endpoints = config.everywhere(names.TUNNEL_PORT, ipv6)
-    return [ListenerConfig(direction=Direction.INBOUND, bind=bind, by_stream=True) for bind in endpoints]
+    return [
+        ListenerConfig(direction=Direction.INBOUND, bind=bind, by_stream=True, transparent=transparent)
+        for bind in endpoints
+    ]

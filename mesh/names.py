@@ -43,8 +43,13 @@ TPROXY_MARK: Final = SIDECAR_UID
 TPROXY_TABLE: Final = SIDECAR_UID
 TPROXY_PRIORITY: Final = SIDECAR_UID
 
+# What the injector tells the sidecar of the application's probes and hooks (docs/adr/0021-injection.md).
+APP_PROBES_VARIABLE: Final = "QBITEL_APP_PROBES"
+
 ANNOTATION_PREFIX: Final = "qbitel.io/"
 INJECT_KEY: Final = "qbitel.io/inject"  # label and annotation of a pod
+STATUS_ANNOTATION: Final = "qbitel.io/status"  # of an injected pod: what was done to it
+SIDECAR_CONTAINER: Final = "qbitel-proxy"
 NAMESPACE_LABEL: Final = "qbitel-injection"  # values: enabled, disabled
 CONTROL_NAMESPACE: Final = "qbitel-system"
 WEBHOOK_NAME: Final = "qbitel-sidecar-injector"

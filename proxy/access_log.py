@@ -17,7 +17,7 @@ _MAX_FIELD: Final = 800
 _log = logging.getLogger("qbitel.proxy")
 
 # json.dumps() would make an encoder for each line.
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 Fields = dict[str, str | int | float | bool | None]
 
@@ -34,12 +34,17 @@ class AccessLog:
 
     def write(self, fields: Fields) -> None:
         """Write one line, now or as soon as the reader has made room."""
+        if not self._is_off:
+            self.write_line(_line(self._encode, fields))
+
+    def write_line(self, line: bytes) -> None:
+        """Write a line that is made already, as `write` would have made it: whole, with its end."""
         if self._is_off:
             return
         if self._lines is None:
             self._on_drop()
         else:
-            self._lines.write(_line(self._encode, fields))
+            self._lines.write(line)
 
     def close(self) -> None:
         """Write what can be written without waiting; the rest is counted as dropped."""
@@ -62,12 +67,12 @@ def _line(encode: Callable[[Fields, int], bytes], fields: Fields) -> bytes:
 
 
 def _as_json(fields: Fields, limit: int) -> bytes:
-    line = _to_json(fields)
+    line = to_json(fields)
     # Where JSON has escaped nothing and everything can be printed, every string in it is as it should be shown.
     if len(line) <= limit and "\\" not in line and line.isprintable():
         return line.encode() + b"\n"
     shown = {key: printable(value, limit) if isinstance(value, str) else value for key, value in fields.items()}
-    return _to_json(shown).encode() + b"\n"
+    return to_json(shown).encode() + b"\n"
 
 
 def _as_text(fields: Fields, limit: int) -> bytes:
@@ -76,7 +81,7 @@ def _as_text(fields: Fields, limit: int) -> bytes:
     for key, value in fields.items():
         if value is None or value == "":
             continue
-        shown = printable(value, limit) if isinstance(value, str) else _to_json(value)
+        shown = printable(value, limit) if isinstance(value, str) else to_json(value)
         plain = not any(character in shown for character in ' "=\\')
-        words.append(f"{key}={shown if plain else _to_json(shown)}")
+        words.append(f"{key}={shown if plain else to_json(shown)}")
     return " ".join(words).encode() + b"\n"

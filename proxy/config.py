@@ -16,6 +16,7 @@ from mesh.modes import MTLSMode
 from mesh.spiffe import InvalidSpiffeId, SpiffeId, check_trust_domain
 from pqtls import PROFILES, Profile
 from proxy.policy.config import PolicyConfig
+from proxy.probes.questions import Question
 from proxy.routes import Network
 
 # A host's name has up to 64 characters, a pod's UID 36; the worker's number comes behind it.
@@ -27,11 +28,22 @@ _INSTANCE = re.compile(rf"[A-Za-z0-9._-]{{1,{_MAX_INSTANCE}}}\Z")
 ACCESS_LOG_FORMATS: Final = ("json", "text", "off")
 
 
+class InterceptionMode(Enum):
+    """How interception brings inbound connections (`qbitel init --inbound-mode`), in Istio's words."""
+
+    REDIRECT = "REDIRECT"  # to an address of ours; the application sees 127.0.0.6 or ::6
+    TPROXY = "TPROXY"  # as they are; the application sees its client
+
+
 class Direction(Enum):
     """Which way a connection crosses the sidecar, seen from its application."""
 
     INBOUND = "inbound"  # from the wire to the application
     OUTBOUND = "outbound"  # from the application to the wire
+
+    # Enum's own is a function in Python; each connection looks its direction up in some dictionaries. There is one of
+    # each, so that identity is equality.
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +240,8 @@ class ListenerConfig:
     Without a `target` a connection goes where interception found it going. Where `mesh_only` is False the peer may be
     any TLS 1.3 implementation that our profile and roots accept; where it is True it must be a sidecar of ours, and
     says so by its ALPN protocol. `by_stream`: it takes tunnels of the mesh alone, and each stream says to which port of
-    the address that was dialled it goes.
+    the address that was dialled it goes. `transparent`: interception is by TPROXY, so that the application is dialled
+    from its client's address.
     """
 
     direction: Direction
@@ -236,6 +249,7 @@ class ListenerConfig:
     target: Endpoint | None = None
     mesh_only: bool = True
     by_stream: bool = False
+    transparent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +262,7 @@ class ProxyConfig:
     are carried many in one TLS connection where the other sidecar can. `mesh` and `peers_file` (a peers document, see
     docs/peers.md) say which destinations are in the mesh. `admin` must be loopback addresses. With
     `self_test`, it is ready only when a connection that interception redirects has arrived. `access_log` is one of
-    ACCESS_LOG_FORMATS.
+    ACCESS_LOG_FORMATS. `app_probes` are the application's, by their path on the health port.
     """
 
     files: CredentialFiles | None = None
@@ -264,6 +278,7 @@ class ProxyConfig:
     peers_file: Path | None = None
     metrics: tuple[Endpoint, ...] = ()
     health: tuple[Endpoint, ...] = ()
+    app_probes: Mapping[str, Question] = field(default_factory=dict)
     admin: tuple[Endpoint, ...] = ()
     self_test: bool = False
     access_log: str = "json"

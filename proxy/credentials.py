@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from mesh import names
 from pqtls import ChainCache, ClientConfig, Credential, Profile, ServerConfig, TicketKeeper, TrustAnchors
-from pqtls.config import ignore_secret
+from pqtls.config import LARGE_RECORDS, ignore_secret
 from pqtls.provider import CryptoProvider, default_provider
 from proxy.identity import IdentityRule
 
@@ -78,17 +78,20 @@ class Bundle:
             key_log=self.settings.key_log,
             accept_identity=self.settings.accept_identity,
         )
+        mesh: Callable[..., dict[str, Any]] = common
+        if self.settings.key_log is ignore_secret:  # who reads along (Wireshark) knows the records of RFC 8446 only
+            mesh = functools.partial(common, large_record_size_limit=LARGE_RECORDS)
         put = functools.partial(object.__setattr__, self)
         single, both = (names.ALPN_STREAM,), (names.ALPN_TUNNEL, names.ALPN_STREAM)
         move = (names.ALPN_MOVE,)
-        client = functools.partial(ClientConfig, **common(server_name=self.settings.server_name))
-        server = functools.partial(ServerConfig, **common(tickets=self.settings.tickets))
-        put("mesh_client", client(alpn=single, require_alpn=True))
-        put("tunnel_client", client(alpn=both, require_alpn=True))
-        put("foreign_client", client(alpn=single))
-        put("move_client", client(alpn=move, require_alpn=True))
-        put("mesh_server", server(alpn=both + move, require_alpn=True))
-        put("foreign_server", server(alpn=single))
+        client = functools.partial(ClientConfig, server_name=self.settings.server_name)
+        server = functools.partial(ServerConfig, tickets=self.settings.tickets)
+        put("mesh_client", client(**mesh(alpn=single, require_alpn=True)))
+        put("tunnel_client", client(**mesh(alpn=both, require_alpn=True)))
+        put("foreign_client", client(**common(alpn=single)))
+        put("move_client", client(**mesh(alpn=move, require_alpn=True)))
+        put("mesh_server", server(**mesh(alpn=both + move, require_alpn=True)))
+        put("foreign_server", server(**common(alpn=single)))
 
     @property
     def identity(self) -> str:

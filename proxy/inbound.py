@@ -16,7 +16,7 @@ from mesh.modes import MTLSMode
 from pqtls import Alert, ServerConnection
 from pqtls.errors import PeerError
 from pqtls.events import HandshakeCompleted
-from proxy import reasons, sockets
+from proxy import reasons, sockets, transparent
 from proxy.config import Endpoint, ListenerConfig
 from proxy.handshake import HandshakeResult
 from proxy.phases import Phases, Services, carry, destination_of, reset_unless_closed, secure
@@ -25,6 +25,7 @@ from proxy.reasons import Flag, Refused, Verdict
 from proxy.registry import LiveConnection
 from proxy.sniff import Verdict as Sniffed
 from proxy.sniff import sniff
+from proxy.transparent import ClientAddress
 from proxy.tunnels import moving
 from proxy.tunnels.by_stream import ByStream, refuse_single
 from proxy.tunnels.serving import ServedTunnel
@@ -190,7 +191,8 @@ async def _become_tunnel(
     peer = sockets.peer_name(wire)
     live.record.becomes_tunnel()
     kept = ServedTunnel(
-        services, result.event, live.record, peer=peer, application=application, source=_source(listener, application),
+        services, result.event, live.record, peer=peer, application=application,
+        source=_source(listener, application, peer.host),
         by_stream=ByStream(application, services.own_ports) if listener.by_stream else None,
     )  # fmt: skip
     reachable = sockets.own_name(wire) if listener.target is not None else destination
@@ -243,7 +245,7 @@ async def _admitted(
     """Ask at the gate, then connect to the application. Raises Refused and ConnectFailed."""
     facts = facts_of(live.record.source, destination, event)
     live.standing = services.gate.admit(facts, live.record, is_secure=event is not None)
-    application = await _dial_application(listener, services, destination)
+    application = await _dial_application(listener, services, destination, live.record.source.host)
     if live.standing is not None:
         try:  # whoever was dialling when the rules changed was not asked about with those that were open
             services.gate.admit_again(live.standing, live.record)
@@ -253,14 +255,20 @@ async def _admitted(
     return application
 
 
-async def _dial_application(listener: ListenerConfig, services: Services, destination: Endpoint) -> socket.socket:
-    """Connect to the application; behind interception, from the address that its rules let through."""
-    source = _source(listener, destination)
+async def _dial_application(
+    listener: ListenerConfig, services: Services, destination: Endpoint, client: str
+) -> socket.socket:
+    """Connect to the application; behind interception, from an address that its rules let through."""
+    source = _source(listener, destination, client)
     return await sockets.connect(services.loop, destination, services.limits.connect_timeout, source=source)
 
 
-def _source(listener: ListenerConfig, destination: Endpoint) -> str | None:
-    """The address to dial the application from: behind interception, the one that its rules let through."""
+def _source(listener: ListenerConfig, destination: Endpoint, client: str) -> str | None:
+    """The address to dial the application from: behind interception, the one that its rules let through, or, where
+    they let that through, the client's.
+    """
     if listener.target is not None:
         return None
+    if listener.transparent and transparent.can_dial_as(client):
+        return ClientAddress(client)
     return names.INBOUND_SOURCE_V6 if ":" in destination.host else names.INBOUND_SOURCE_V4

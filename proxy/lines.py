@@ -54,6 +54,8 @@ class LineWriter:
             return
         self._waiting.append(line)
         self._size += len(line)
+        if self._next is not None and self._size < MAX_LINE and not self._next.cancelled():
+            return  # they wait already, and to ask for the running loop is a system call
         loop = _running_loop()
         if loop is None:
             self._flush(_PATIENCE_MS)

@@ -9,11 +9,14 @@ import datetime
 import importlib.metadata
 import os
 import platform
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from mesh.spiffe import InvalidSpiffeId, SpiffeId
 from proxy import reasons
@@ -50,25 +53,61 @@ _ISTIO_LABELS: Final = (
 )
 
 
+class Tally:
+    """One series, whose changes are added up here until somebody looks.
+
+    prometheus_client takes a lock for each change, and every connection causes ten.
+    """
+
+    __slots__ = ("_series", "_unsaid")
+
+    def __init__(self, series: Counter | Gauge) -> None:
+        self._series = series
+        self._unsaid: float = 0
+
+    def inc(self, amount: float = 1) -> None:
+        """Add `amount`, which is negative where a gauge falls."""
+        self._unsaid += amount
+
+    def settle(self) -> None:
+        """Tell prometheus_client."""
+        if self._unsaid:
+            self._series.inc(self._unsaid)
+            self._unsaid = 0
+
+
+class _BeforeReading(Collector):
+    """Stands in front of the registry's metrics: whoever reads them finds them up to date."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing of its own."""
+        self._metrics.before_reading()
+        return ()
+
+
 class TcpCounters:
     """The four counters of one kind of connection: same direction, same two identities."""
 
-    __slots__ = ("_closed", "_closed_by_flag", "_labels", "opened", "received", "sent")
+    __slots__ = ("_closed", "_closed_by_flag", "_labels", "_tally", "opened", "received", "sent")
 
     def __init__(self, metrics: Metrics, labels: dict[str, str]) -> None:
         self._labels = labels
         self._closed = metrics.tcp_closed
-        self._closed_by_flag: dict[Flag, Counter] = {}
-        self.opened = metrics.tcp_opened.labels(**labels, response_flags="-")
-        self.sent = metrics.tcp_sent.labels(**labels, response_flags="-")
-        self.received = metrics.tcp_received.labels(**labels, response_flags="-")
+        self._closed_by_flag: dict[Flag, Tally] = {}
+        self._tally = metrics.tally
+        self.opened = metrics.tally(metrics.tcp_opened.labels(**labels, response_flags="-"))
+        self.sent = metrics.tally(metrics.tcp_sent.labels(**labels, response_flags="-"))
+        self.received = metrics.tally(metrics.tcp_received.labels(**labels, response_flags="-"))
 
     def count_closed(self, flag: Flag) -> None:
         """One connection of this kind has ended."""
         counter = self._closed_by_flag.get(flag)
         if counter is None:
             # labels() with twenty of them costs more than all else that is done for a connection's end.
-            counter = self._closed.labels(**self._labels, response_flags=flag.value)
+            counter = self._tally(self._closed.labels(**self._labels, response_flags=flag.value))
             self._closed_by_flag[flag] = counter
         counter.inc()
 
@@ -83,6 +122,10 @@ class Metrics:
         # They would double every series for a value that nobody plots.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
+        self._tallies: list[Tally] = []
+        # What brings the numbers up to date before they are read; more than settle() where more is left to do.
+        self.before_reading: Callable[[], None] = self.settle
+        registry.register(_BeforeReading(self))
         self.tcp_opened = Counter(
             "istio_tcp_connections_opened", "TCP connections opened.", _ISTIO_LABELS, registry=registry
         )
@@ -181,10 +224,21 @@ class Metrics:
             multiprocess_mode="max",
         )
         build.labels(importlib.metadata.version("qbitel-mesh"), platform.python_version()).set(1)
-        self._streams_now = {direction: self._streams.labels(direction.value) for direction in Direction}
-        self._open_now = {direction: self._open.labels(direction.value) for direction in Direction}
+        self._streams_now = {direction: self.tally(self._streams.labels(direction.value)) for direction in Direction}
+        self._open_now = {direction: self.tally(self._open.labels(direction.value)) for direction in Direction}
         self._tcp: dict[tuple[Direction, str, str, bool], TcpCounters] = {}
         self._principals: set[str] = set()
+
+    def tally(self, series: Counter | Gauge) -> Tally:
+        """Add up the changes of `series`, one of this process, until `settle`."""
+        made = Tally(series)
+        self._tallies.append(made)
+        return made
+
+    def settle(self) -> None:
+        """Bring every series up to date; to be called now and then where another process reads them."""
+        for tally in self._tallies:
+            tally.settle()
 
     def handshake(self, direction: Direction, profile: str, group: str, signature: str, result: str) -> None:
         """One handshake ended; `group` and `signature` are "-" where none was agreed on."""
@@ -209,7 +263,7 @@ class Metrics:
 
     def connection_gone(self, direction: Direction) -> None:
         """One connection that was accepted is no more."""
-        self._open_now[direction].dec()
+        self._open_now[direction].inc(-1)
 
     def tunnel_opened(self, direction: Direction) -> None:
         """A tunnel stands."""
@@ -225,7 +279,7 @@ class Metrics:
 
     def stream_gone(self, direction: Direction) -> None:
         """It does not any more: it is over, or goes on in a connection of its own."""
-        self._streams_now[direction].dec()
+        self._streams_now[direction].inc(-1)
 
     def plaintext(self, direction: Direction) -> None:
         """One connection passes without the mesh's TLS."""

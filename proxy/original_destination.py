@@ -30,15 +30,20 @@ class SelfTestArrived(NoOriginalDestination):
     """It is the sidecar's own proof that interception works (self_test.py)."""
 
 
-def original_destination(sock: socket.socket, own_ports: Collection[int]) -> Endpoint:
+def original_destination(sock: socket.socket, own_ports: Collection[int], *, transparent: bool = False) -> Endpoint:
     """Return where the redirected connection `sock` (accepted, IPv4 or IPv6) was going.
+
+    Where the listener is `transparent`, TPROXY has left the destination as it was: it is the socket's own address. What
+    comes in by the front door is redirected all the same, to loopback.
 
     Raises NoOriginalDestination where nothing redirected it; where the destination is one of `own_ports` at the
     address it was accepted on (dialling that would be dialling ourselves, for ever); or where it is a loopback address,
     which a neighbour on the same link can put into a packet.
     """
-    destination = _read(sock)
-    refuse_ourselves(destination, sock.getsockname()[0], own_ports)
+    host, port = sock.getsockname()[:2]
+    untouched = transparent and not ipaddress.ip_address(host).is_loopback
+    destination = Endpoint(host, port) if untouched else _read(sock)
+    refuse_ourselves(destination, host, own_ports)
     return destination
 
 

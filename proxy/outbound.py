@@ -95,8 +95,11 @@ async def _to_any_server(
         return await carry(services, live, application, wire, connection, first=result.first_plaintext, on_session=keep)
 
 
-def carry_at_once(listener: ListenerConfig, router: Router, services: Services, application: socket.socket) -> bool:
-    """Take over an accepted connection in this very turn, where a tunnel to its destination stands; else False.
+def carry_at_once(
+    listener: ListenerConfig, router: Router, services: Services, application: socket.socket, source: Endpoint
+) -> bool:
+    """Take over a connection that `source` dialled in this very turn, where a tunnel to its destination stands; else
+    False.
 
     Everything else, and every reason not to, is for the phases.
     """
@@ -105,7 +108,6 @@ def carry_at_once(listener: ListenerConfig, router: Router, services: Services, 
         return False
     try:
         destination = destination_of(services, application, listener)
-        source = sockets.peer_name(application)
     except (NoOriginalDestination, OSError):
         return False
     way = _way(router, listener, destination)

@@ -124,7 +124,7 @@ async def _run(services: Services, accepted: socket.socket, holder: list[LiveCon
 
 def destination_of(services: Services, accepted: socket.socket, listener: ListenerConfig) -> Endpoint:
     """Where the connection goes: to the listener's target, or where interception found it going."""
-    return listener.target or original_destination(accepted, services.own_ports)
+    return listener.target or original_destination(accepted, services.own_ports, transparent=listener.transparent)
 
 
 async def secure(

@@ -66,6 +66,11 @@ class Reactor:
         self._epoll.unregister(fd)
         self._gone.add(fd)
 
+    def forget(self, fd: int) -> None:
+        """As unregister, where `fd` is closed next: the kernel takes a closed descriptor out of the epoll by itself."""
+        del self._handlers[fd]
+        self._gone.add(fd)
+
     def at_end_of_turn(self, handler: EndsTurns) -> None:
         """Call `handler.on_turn_end` when all that was ready is handled; outside of a turn, in the loop's next."""
         if not self._at_end and not self._in_turn:

@@ -6,7 +6,7 @@ A connection's phases tell it what they find out; `close()` writes everything ex
 from __future__ import annotations
 
 import datetime
-import time
+import time as clocks
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,10 +14,12 @@ from pqtls.errors import MisuseError
 from pqtls.events import HandshakeCompleted
 from proxy.access_log import AccessLog, Fields
 from proxy.config import Direction, Endpoint
+from proxy.endings import Endings
 from proxy.handshake import HandshakeResult
 from proxy.metrics import Metrics, TcpCounters
+from proxy.prepared_lines import PreparedLines
 from proxy.printable import printable
-from proxy.reasons import Verdict
+from proxy.reasons import CLOSED, Verdict
 from proxy.refusals import RefusalLog
 
 
@@ -28,8 +30,10 @@ class Sinks:
     metrics: Metrics
     access_log: AccessLog
     now: Callable[[], datetime.datetime]
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = clocks.monotonic
     refusals: RefusalLog = field(default_factory=RefusalLog)
+    endings: Endings | None = None  # None: what is over is told at once
+    prepared: PreparedLines | None = None  # None: each line is made from nothing
 
 
 class ConnectionRecord:
@@ -135,7 +139,7 @@ class ConnectionRecord:
         metrics.handshake_took(self._direction, result.seconds)
         if event.resumed:
             metrics.resumed(self._direction)
-        self._sinks.access_log.write({**self._head("handshake"), **self._negotiated()})
+        self._sinks.access_log.write({**self._head("handshake", _written(self._sinks.now())), **self._negotiated()})
 
     def handshake_failed(self, reason: str) -> None:
         """The handshake was refused by one of the two sides."""
@@ -159,10 +163,22 @@ class ConnectionRecord:
         self._bytes = (received, sent)
 
     def close(self, verdict: Verdict) -> None:
-        """The connection is over. Writes its end, once; a second call is a bug."""
+        """The connection is over. Its end is written once, now or soon; a second call is a bug."""
         if self._closed:
             raise MisuseError("a connection ends once")
         self._closed = True
+        ended, endings = self._sinks.monotonic(), self._sinks.endings
+        if endings is not None:
+            if verdict is CLOSED:
+                endings.add(self, ended)
+                return
+            endings.flush()  # what went wrong is said at once, and behind what was before it
+        self.tell(verdict, self._sinks.now(), ended)
+
+    def tell(self, verdict: Verdict, when: datetime.datetime, ended: float) -> None:
+        """Write the end of a connection that was closed at `when`, and at `ended` by the monotonic clock: the call of
+        whoever does that for many (endings.py).
+        """
         metrics = self._sinks.metrics
         if self._is_tunnel:
             metrics.tunnel_gone(self._direction)
@@ -173,22 +189,39 @@ class ConnectionRecord:
         if verdict.refused and not self._is_tunnel:  # those that it was to carry are refused, one by one
             metrics.refused(self._direction, verdict.reason)
             self._sinks.refusals.warn(lambda: self._sentence(verdict))
-        self._sinks.access_log.write(self._last_line(verdict))
+        self._write_last_line(verdict, when, ended)
 
     def describe(self) -> Fields:
         """What is known so far, for an operator who asks: as in the log's last line."""
         return {
-            **self._head("tunnel" if self._is_tunnel else "connection"),
+            **self._head("tunnel" if self._is_tunnel else "connection", _written(self._sinks.now())),
             **self._negotiated(),
             "bytes_sent": self._bytes[1],
             "bytes_received": self._bytes[0],
             **self._at_the_gate(),
         }
 
-    def _last_line(self, verdict: Verdict) -> Fields:
+    def _write_last_line(self, verdict: Verdict, when: datetime.datetime, ended: float) -> None:
+        time = _written(when)
+        duration_ms = round((ended - self._opened) * 1000, 3)
+        sinks, notes = self._sinks, self._notes
+        # Of a stream of a tunnel that ended well, as nearly all do, only this is its own.
+        if sinks.prepared is None or verdict is not CLOSED or self._handshake_ms is not None or not self._connection_id:
+            sinks.access_log.write(self._last_line(verdict, time, duration_ms))
+            return
+        event = self._event
+        sinks.prepared.write(
+            (id(event), self._direction, self._destination, self._local, self._policy, self._received_as,
+             tuple(notes.items()) if notes else None),
+            event,
+            (time, str(self._source), self._connection_id, duration_ms, self._bytes[1], self._bytes[0]),
+            lambda: self._last_line(verdict, time, duration_ms),
+        )  # fmt: skip
+
+    def _last_line(self, verdict: Verdict, time: str, duration_ms: float) -> Fields:
         return {
-            **self._head("tunnel" if self._is_tunnel else "connection"),
-            "duration_ms": round((self._sinks.monotonic() - self._opened) * 1000, 3),
+            **self._head("tunnel" if self._is_tunnel else "connection", time),
+            "duration_ms": duration_ms,
             **self._negotiated(),
             "bytes_sent": self._bytes[1],
             "bytes_received": self._bytes[0],
@@ -201,9 +234,9 @@ class ConnectionRecord:
     def _at_the_gate(self) -> Fields:
         return {"policy": self._policy, "received_as": self._received_as, **(self._notes or {})}
 
-    def _head(self, event: str) -> Fields:
+    def _head(self, event: str, time: str) -> Fields:
         return {
-            "time": self._sinks.now().isoformat(timespec="milliseconds"),
+            "time": time,
             "event": event,
             "direction": self._direction.value,
             "source": str(self._source),
@@ -231,3 +264,7 @@ class ConnectionRecord:
             f"refused {self._direction.value} connection from {self._source}{to} "
             f"({verdict.reason}, we are {self._local}{peer}): {verdict.message}"
         )
+
+
+def _written(time: datetime.datetime) -> str:
+    return time.isoformat(timespec="milliseconds")

@@ -29,10 +29,13 @@ from pqtls import Session
 from pqtls.errors import PeerError
 from pqtls.events import SessionReceived
 from proxy import sockets
-from proxy.engine import READ_SIZE, Engine, Scratch, ignore_session
+from proxy.engine import READ_SIZE, WIRE_READ_SIZE, Engine, Scratch, ignore_session
 from proxy.reactor import Reactor
 from proxy.side import Side, SideBroken
 
+# One wake-up moves up to a mebibyte of a busy stream: what the loop, epoll and the scheduler take for it is a tenth of
+# the cost of 256 KiB. Others wait for so long, some 0.7 ms.
+_READS_PER_TURN: Final = 4
 # What a socket's receive buffer may hold (net.ipv4.tcp_rmem: 6 MB) in reads of that size.
 _READS_AWAY: Final = 24
 
@@ -134,6 +137,7 @@ class Relay:
         self.moved[1] -= len(pending)
         self._application.fin_wanted = self._application.finished_writing = application_told
         try:
+            self._application.unpace()
             self._start(pending)
             if application_finished and not self._ended:
                 self._stream_ended(self._application)
@@ -185,7 +189,9 @@ class Relay:
                 if side is self._wire and self._engine is not None:
                     self._flush_engine(self._engine)
             if mask & (_IN | _BROKEN) and side.events & _IN:
-                self._read(side)
+                reads = 1
+                while self._read(side) and reads < _READS_PER_TURN:
+                    reads += 1
             elif mask & _BROKEN and not self._ended:
                 self._broken(side)
             if not self._ended:
@@ -193,22 +199,28 @@ class Relay:
         except SideBroken as broken:
             self._give_up_on(broken)
 
-    def _read(self, side: Side) -> None:
-        start = self._restore_carry() if side is self._wire else 0
+    def _read(self, side: Side) -> bool:
+        """Pass on one read; return whether the next may follow at once: more is there, and nothing waits."""
+        start, most = 0, READ_SIZE
+        if side is self._wire:
+            start, most = self._restore_carry(), WIRE_READ_SIZE
         try:
-            length = side.sock.recv_into(self._scratch.read[start : start + READ_SIZE])
+            length = side.sock.recv_into(self._scratch.read[start:most])
         except (BlockingIOError, InterruptedError):
             if start:
                 self._carry = bytes(self._scratch.read[:start])
-            return
+            return False
         except OSError as error:
             raise SideBroken(side, error) from error
         if length:
             self._forward(side, start + length)
-        elif side is self._wire and self._engine is not None:
+            waiting = self._wire.pending or self._application.pending
+            return start + length == most and not (waiting or side.finished_reading or self._ended)
+        if side is self._wire and self._engine is not None:
             self._wire_cut(self._engine)
         else:
             self._stream_ended(side)
+        return False
 
     def _restore_carry(self) -> int:
         """Put the unfinished record in front of the buffer; return its length."""
@@ -389,7 +401,7 @@ class Relay:
             return None
         start = self._restore_carry()
         try:
-            length = self._wire.sock.recv_into(self._scratch.read[start : start + READ_SIZE])
+            length = self._wire.sock.recv_into(self._scratch.read[start:WIRE_READ_SIZE])
             self._engine.open_into(self._scratch.read[: start + length], self._scratch.write)
         except PeerError as error:
             return error

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 from mesh.errors import UserError
 from pqtls import ChainCache, TicketKeeper
 from pqtls.config import ignore_secret
-from proxy import self_test, sockets
+from proxy import self_test, sockets, transparent
 from proxy.access_log import AccessLog
 from proxy.admin.inspector import Inspector
 from proxy.admin.plain import plain
 from proxy.admin.server import AdminServer, Ask, Overview
-from proxy.config import Direction, ListenerConfig, ProxyConfig
+from proxy.config import Direction, Endpoint, ListenerConfig, ProxyConfig
 from proxy.credential_files import CredentialStore
 from proxy.credentials import CHAIN_CACHE_CAPACITY, TlsSettings, utc_now
+from proxy.endings import Endings
 from proxy.engine import Scratch
 from proxy.handshake_queue import HandshakeQueue
 from proxy.identity import IdentityRule
@@ -42,6 +43,8 @@ from proxy.peers.peers import check_peers, peers_of, router_of
 from proxy.phases import Phases, Services, serve
 from proxy.policy.gate import Gate
 from proxy.policy.policies import NoPolicies, Policies, policies_of
+from proxy.prepared_lines import PreparedLines
+from proxy.probes.answering import ProbeAnswers
 from proxy.providers import choose_provider
 from proxy.reactor import Reactor
 from proxy.readiness import DRAINING, STARTING, Readiness, name_of
@@ -91,6 +94,8 @@ def build(config: ProxyConfig, environment: Mapping[str, str] = os.environ) -> B
     """Load the certificates or roots and bind every port, or raise UserError with one line and leave nothing bound."""
     config.policy.check_folder()
     check_peers(config)
+    if any(listener.transparent for listener in config.listeners):
+        transparent.check()
     provider = choose_provider(config.provider, environment)
     credentials = _credentials(
         config,
@@ -144,14 +149,17 @@ def _keeper(bound: Bound, metrics: Metrics, worker: int) -> Keeper:
 def _bind_for_workers(
     listener: ListenerConfig, workers: int, keep: Callable[[socket.socket], socket.socket]
 ) -> list[socket.socket]:
-    first = sockets.listen(listener.bind, proxied=True)
+    first = sockets.listen(listener.bind, proxied=True, foreign=listener.transparent)
     if workers == 1:
         return [keep(first)]
     # SO_REUSEPORT would share a port with another qbitel of the same user without a word. Without it, it fails where
     # anybody has the port, and tells the number that the kernel chose for port 0.
     address = listener.bind if listener.bind.port else type(listener.bind)(listener.bind.host, first.getsockname()[1])
     first.close()
-    return [keep(sockets.listen(address, reuse_port=True, proxied=True)) for _ in range(workers)]
+    return [
+        keep(sockets.listen(address, reuse_port=True, proxied=True, foreign=listener.transparent))
+        for _ in range(workers)
+    ]
 
 
 class Process:
@@ -227,6 +235,7 @@ class Process:
             for listener in listeners:
                 listener.close()
             await self._registry.end_all()
+            self.metrics.before_reading()
             self._refusals.sum_up()
             access_log.close()
             reactor.close()
@@ -234,7 +243,10 @@ class Process:
     def _services(self, loop: asyncio.AbstractEventLoop, reactor: Reactor, access_log: AccessLog) -> Services:
         limits = self._config.limits
         scratch = Scratch()
-        sinks = Sinks(self.metrics, access_log, utc_now, refusals=self._refusals)
+        endings = Endings(loop.call_later, self.metrics.settle, utc_now)
+        self.metrics.before_reading = endings.flush
+        prepared = PreparedLines(access_log) if self._config.access_log == "json" else None
+        sinks = Sinks(self.metrics, access_log, utc_now, refusals=self._refusals, endings=endings, prepared=prepared)
         return Services(
             loop=loop,
             reactor=reactor,
@@ -256,20 +268,20 @@ class Process:
 
     def _listener(self, services: Services, sock: socket.socket, config: ListenerConfig) -> Listener:
         phases: Phases
-        at_once: Callable[[socket.socket], bool] = _never
+        at_once: Callable[[socket.socket, Endpoint], bool] = _never
         if config.direction is Direction.OUTBOUND:
             phases = outbound(config, self._router)
             at_once = functools.partial(carry_at_once, config, self._router, services)
         else:
             phases = inbound(config)
 
-        def on_accept(accepted: socket.socket) -> None:
-            if not at_once(accepted):
+        def on_accept(accepted: socket.socket, source: Endpoint) -> None:
+            if not at_once(accepted, source):
                 serve(services, accepted, config.direction, phases)
 
         # Our own application's connections are never held back for those of strangers.
         is_busy = services.has_too_many_strangers if config.direction is Direction.INBOUND else _is_never_busy
-        return Listener(services.loop, sock, on_accept, self._config.limits.accept_pause, is_busy)
+        return Listener(services.loop, services.reactor, sock, on_accept, self._config.limits.accept_pause, is_busy)
 
     async def _wind_down(self, stop: Stop, listeners: Sequence[Listener]) -> None:
         """Go on serving until nobody comes any more, in bounded time.
@@ -305,6 +317,7 @@ class Process:
             self._registry.sweep(loop.time(), limits.idle_timeout, limits.stall_timeout, limits.tunnel_silence)
             self._refusals.sum_up()
             self._count_dropped_messages()
+            self.metrics.settle()
             self._keeper.tend()
             self._policies.tend()
             self._peers.tend()
@@ -342,7 +355,7 @@ def _is_never_busy() -> bool:
     return False
 
 
-def _never(_accepted: socket.socket) -> bool:
+def _never(_accepted: socket.socket, _source: Endpoint) -> bool:
     return False
 
 
@@ -381,7 +394,8 @@ async def status_of(
     def why_not_ready() -> str:
         return readiness.obstacle(stop)
 
-    status = StatusServer(metrics, why_not_ready, stop.at_failure_of)
+    probes = ProbeAnswers(bound.config.app_probes)
+    status = StatusServer(metrics, why_not_ready, stop.at_failure_of, probes)
     overview = Overview(
         config=plain(bound.config),
         version=importlib.metadata.version("qbitel-mesh"),

@@ -13,6 +13,7 @@ import struct
 from typing import Final
 
 from mesh.errors import UserError
+from proxy import congestion, transparent
 from proxy.config import Endpoint
 
 # As many connections as may wait between two turns of the loop; the kernel cuts it at net.core.somaxconn (4096).
@@ -54,13 +55,16 @@ def ipv6_available() -> bool:
     return True
 
 
-def listen(endpoint: Endpoint, *, reuse_port: bool = False, proxied: bool = False) -> socket.socket:
+def listen(
+    endpoint: Endpoint, *, reuse_port: bool = False, proxied: bool = False, foreign: bool = False
+) -> socket.socket:
     """Return a TCP socket that listens on `endpoint`, or raise UserError with one line.
 
     It listens at once, and connections wait in its queue until they are accepted: two sockets that are merely bound may
     share a port without a word (SO_REUSEADDR, socket(7)). What is accepted inherits what prepare() sets,
     and where it is `proxied`, what reset_if_killed() sets.
-    `reuse_port` lets several sockets have the port; the caller makes sure that they are all its own.
+    `reuse_port` lets several sockets have the port; the caller makes sure that they are all its own. `foreign` takes
+    what TPROXY brings, which was dialled at other addresses and ports; transparent.check() says whether we may.
     """
     family, address = _bindable(endpoint)
     try:
@@ -77,6 +81,8 @@ def listen(endpoint: Endpoint, *, reuse_port: bool = False, proxied: bool = Fals
         prepare(sock)
         if proxied:
             reset_if_killed(sock)
+        if foreign:
+            transparent.allow(sock)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as error:
@@ -164,7 +170,8 @@ async def connect(
     """Return a connected, prepared socket to `target` within `timeout` seconds, or raise ConnectFailed.
 
     A name is resolved and its addresses are tried one after the other, each for its share of the time: one that
-    swallows packets must not keep us from the next. `source` is the address to come from.
+    swallows packets must not keep us from the next. `source` is the address to come from; a transparent.ClientAddress
+    need not be one of this machine.
     """
     last = "it has no address"
     refused = False
@@ -210,7 +217,7 @@ async def _resolve(loop: asyncio.AbstractEventLoop, target: Endpoint) -> list[tu
 async def _connect_one(
     loop: asyncio.AbstractEventLoop, family: int, address: tuple[str, int], source: str | None
 ) -> socket.socket:
-    sock = _unconnected(family, source)
+    sock = _unconnected(family, address[0], source)
     try:
         await loop.sock_connect(sock, address)
     except BaseException:  # a cancelled attempt must not leak its descriptor either
@@ -224,7 +231,10 @@ def start_connecting(target: Endpoint, source: str | None) -> socket.socket:
 
     It is writable when it has arrived, and SO_ERROR says what became of it.
     """
-    sock = _unconnected(socket.AF_INET6 if ":" in target.host else socket.AF_INET, source)
+    # A neighbour in the same pod cannot vanish without a word: nothing has to be kept alive there.
+    inside = source is not None or congestion.is_loopback(target.host)
+    family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
+    sock = _unconnected(family, target.host, source, is_inside=inside)
     error = sock.connect_ex((target.host, target.port))
     if error not in (0, errno.EINPROGRESS):
         sock.close()
@@ -237,12 +247,19 @@ def connect_failed(target: Endpoint, error: OSError, source: str | None) -> Conn
     return ConnectFailed(f"cannot connect to {target}: {_why_not_connected(error, source)}")
 
 
-def _unconnected(family: int, source: str | None) -> socket.socket:
+def _unconnected(family: int, host: str, source: str | None, *, is_inside: bool = False) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        prepare(sock)
+        if is_inside:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            prepare(sock)
         reset_if_killed(sock)
-        if source is not None:
+        if source is not None or congestion.is_loopback(host):
+            congestion.unpace(sock)
+        if isinstance(source, transparent.ClientAddress):
+            transparent.bind_as(sock, source)
+        elif source is not None:
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
     except OSError:
@@ -257,6 +274,8 @@ def _why_not_connected(error: OSError, source: str | None) -> str:
             return "connection refused; is the program there up and listening on this port?"
         case errno.EADDRNOTAVAIL if source is not None:
             return f"the source address {source} is not on this machine; `qbitel init` adds it"
+        case errno.EADDRINUSE if source is not None:
+            return f"no port is free to dial from {source}; it has too many connections, or too many have just ended"
         case errno.ENETUNREACH | errno.EHOSTUNREACH:
             return "no route to it; check the address and the network"
         case errno.EMFILE | errno.ENFILE:
@@ -266,8 +285,10 @@ def _why_not_connected(error: OSError, source: str | None) -> str:
 
 def close(sock: socket.socket) -> None:
     """Close `sock` in order: what was sent still arrives, and FIN behind it."""
-    with contextlib.suppress(OSError):  # a socket that is dead already has nothing left to send
+    try:  # noqa: SIM105  # contextlib.suppress() costs half as much as the system call
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FIN_ON_CLOSE)
+    except OSError:
+        pass  # a socket that is dead already has nothing left to send
     sock.close()
 
 

@@ -42,13 +42,15 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Header names are in lower case; a parameter that is given twice has its last value."""
+    """One request. Header names are in lower case; a parameter that is given twice has its last value. `local` is the
+    address at which it came."""
 
     method: str
     path: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     keep_alive: bool = True
+    local: str = ""
 
     @property
     def host(self) -> str:

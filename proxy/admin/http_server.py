@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -32,6 +33,11 @@ _SHUTDOWN_SECONDS: Final = 2.0
 # How long to wait when the process has no descriptor left, before the next try.
 _PAUSE_SECONDS: Final = 0.5
 
+# An application's status, which the health port passes on, may be one of its own.
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+# RFC 9110 §15.3.5, §15.4.5. Whatever body an answer with such a status has is left out.
+_WITHOUT_CONTENT: Final = frozenset({204, 304})
+
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
 
@@ -48,7 +54,12 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+# It may raise HangUp.
 Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class HangUp(Exception):
+    """A request gets no answer: its connection is closed."""
 
 
 def text(body: str, status: int = 200) -> Answer:
@@ -138,7 +149,9 @@ class HttpServer:
                 await _send(sock, text(str(error), error.status), keep_alive=False)
                 return False
             try:
-                answer = await self._handler(request)
+                answer = await self._handler(dataclasses.replace(request, local=sock.getsockname()[0]))
+            except HangUp:
+                return False
             except Exception:  # noqa: BLE001  # one question's bug must not end the other answers
                 _log.exception("a bug ended a request to this sidecar itself; please report it")
                 answer = text("a bug of the sidecar; its log says which", 500)
@@ -169,9 +182,10 @@ async def _read_head(sock: socket.socket, waiting: bytes) -> tuple[bytes | None,
 
 async def _send(sock: socket.socket, answer: Answer, *, keep_alive: bool, head_only: bool = False) -> None:
     lines = [
-        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        f"HTTP/1.1 {answer.status} {_PHRASES.get(answer.status, 'Unknown')}",
+        # RFC 9110 §8.6: an answer that never has content has no length either.
+        *(() if answer.status in _WITHOUT_CONTENT else (f"Content-Length: {len(answer.body)}",)),
         f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body)}",
         # Answers are of this moment, and no page of somebody else's may show or guess at them.
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
@@ -180,7 +194,8 @@ async def _send(sock: socket.socket, answer: Answer, *, keep_alive: bool, head_o
     ]
     head = "\r\n".join(lines).encode("latin-1") + END_OF_HEAD
     async with asyncio.timeout(_SEND_SECONDS):
-        await asyncio.get_running_loop().sock_sendall(sock, head if head_only else head + answer.body)
+        bare = head_only or answer.status in _WITHOUT_CONTENT
+        await asyncio.get_running_loop().sock_sendall(sock, head if bare else head + answer.body)
 
 
 class _Reserve:

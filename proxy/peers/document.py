@@ -46,6 +46,8 @@ _NAME: Final = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 # RFC 1123 §2.1 and, because Kubernetes' own names have them in SRV records, underscores.
 _LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*\.?")
+# Every service account of one namespace; of nothing else there is a pattern.
+_NAMESPACE_S: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}/ns/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/sa/\*")
 _ADDRESS_AND_PORT: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -268,6 +270,8 @@ def _host(value: str) -> None:
 
 
 def _identity(value: str) -> None:
+    if _NAMESPACE_S.fullmatch(value):
+        return
     try:
         spelled = str(SpiffeId.parse(value))
     except InvalidSpiffeId as error:

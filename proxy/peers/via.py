@@ -44,7 +44,10 @@ class Via:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """Callable as pqtls' `accept_identity`: whoever `rule` takes, and who is one of `identities` besides."""
+    """Callable as pqtls' `accept_identity`: whoever `rule` takes, and who is one of `identities` besides.
+
+    One that ends in `/sa/*` is every service account of its namespace.
+    """
 
     rule: IdentityRule
     identities: frozenset[str]
@@ -53,7 +56,8 @@ class Pinned:
     def __call__(self, uri: str) -> None:
         """Return where the peer with the verified `uri` is expected; raise IdentityRefused where it is not."""
         self.rule(uri)
-        if uri not in self.identities:
+        namespace, _, _ = uri.rpartition("/")
+        if uri not in self.identities and f"{namespace}/*" not in self.identities:
             raise IdentityRefused(
                 f"the peer at {self.address} is {uri}, and the peers document expects "
                 f"{' or '.join(sorted(self.identities))} there",

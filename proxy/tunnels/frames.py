@@ -5,6 +5,7 @@ frame:  stream id (32 bits) | type (8 bits) | length (24 bits) | payload        
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import struct
 from dataclasses import dataclass
@@ -77,8 +78,11 @@ _OPEN_V4: Final = struct.Struct(f">BH4s{CONNECTION_ID_SIZE}s")
 _OPEN_V6: Final = struct.Struct(f">BH16s{CONNECTION_ID_SIZE}s")
 _ADDRESS_V4: Final = struct.Struct(">BH4s")
 _ADDRESS_V6: Final = struct.Struct(">BH16s")
+# Streams to the same few destinations follow one another, and ipaddress takes 1.5 µs for each.
+_ADDRESSES_KEPT: Final = 256
 _U16: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
+_TYPES: Final = tuple(FrameType)  # by their numbers, which have no gap
 # The lengths that a payload of each type may have; DATA is another matter.
 _LENGTHS: Final[dict[int, frozenset[int]]] = {
     FrameType.OPEN: frozenset({_OPEN_V4.size, _OPEN_V6.size}),
@@ -112,7 +116,7 @@ def control_type(stream: int, word: int) -> FrameType:
     code, length = word >> _TYPE_SHIFT, word & LENGTH_MASK
     if length not in _LENGTHS.get(code, ()):
         raise TunnelViolation(f"a frame of type {code} with {length} bytes does not exist in qbitel-mux/1")
-    found = FrameType(code)
+    found = _TYPES[code]
     if (stream == 0) != (found in _OF_THE_TUNNEL):
         raise TunnelViolation(f"a frame {found.name} for stream {stream}")
     return found
@@ -120,9 +124,9 @@ def control_type(stream: int, word: int) -> FrameType:
 
 def open_frame(stream: int, opening: Opening) -> bytes:
     """OPEN for an address (not a name)."""
-    address = ipaddress.ip_address(opening.destination.host.partition("%")[0])
-    layout, family = (_OPEN_V4, _FAMILY_V4) if address.version == 4 else (_OPEN_V6, _FAMILY_V6)
-    payload = layout.pack(family, opening.destination.port, address.packed, opening.connection_id)
+    packed = _packed(opening.destination.host)
+    layout, family = (_OPEN_V4, _FAMILY_V4) if len(packed) == 4 else (_OPEN_V6, _FAMILY_V6)
+    payload = layout.pack(family, opening.destination.port, packed, opening.connection_id)
     return frame(stream, FrameType.OPEN, payload)
 
 
@@ -132,7 +136,17 @@ def read_open(payload: bytes) -> Opening:
     found, port, packed, connection_id = layout.unpack(payload)
     if found != family:
         raise TunnelViolation(f"an OPEN of family {found} with {len(payload)} bytes")
-    return Opening(Endpoint(str(ipaddress.ip_address(packed)), port), connection_id)
+    return Opening(_endpoint(packed, port), connection_id)
+
+
+@functools.lru_cache(maxsize=_ADDRESSES_KEPT)
+def _packed(host: str) -> bytes:
+    return ipaddress.ip_address(host.partition("%")[0]).packed
+
+
+@functools.lru_cache(maxsize=_ADDRESSES_KEPT)
+def _endpoint(packed: bytes, port: int) -> Endpoint:
+    return Endpoint(str(ipaddress.ip_address(packed)), port)
 
 
 def credit_frame(stream: int, count: int) -> bytes:

@@ -96,7 +96,7 @@ class Stream:
         if not self._connecting:
             self._watch(_IN)
         elif _is_connected(self._sock):
-            self._connected()
+            self._arrived()
         else:
             self._watch(_OUT)
 
@@ -204,7 +204,10 @@ class Stream:
         if code:
             self._tell(ResetCode.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else ResetCode.CONNECT_FAILED)
             self._end(End.CONNECT_FAILED, OSError(code, os.strerror(code)))
-            return
+        else:
+            self._arrived()
+
+    def _arrived(self) -> None:
         self._connecting = False
         self._outgoing.put_with_next(frame(self.id, FrameType.OPENED))
         self._owner.on_connected()
@@ -299,13 +302,13 @@ class Stream:
         if self._finished_writing:
             return
         self._finished_writing = True
+        if self._finished_reading:
+            self._end(End.CLOSED)  # closing the socket says FIN
+            return
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._application_gone(error)
-            return
-        if self._finished_reading:
-            self._end(End.CLOSED)
 
     def _taken(self, count: int) -> None:
         """The application has taken `count` bytes: so many more may come, and it is said in large steps."""
@@ -393,7 +396,9 @@ class Stream:
 
     def _end(self, end: End, error: Exception | None = None) -> None:
         self.ended = True
-        self._unwatch()
+        if self._registered:
+            self._registered = False
+            self._reactor.forget(self.fd)
         if end is End.CLOSED:
             sockets.close(self._sock)
         else:

@@ -70,6 +70,8 @@ def quiet(*more: object) -> tuple[object, ...]:
         (["--drain-seconds", "-1"], "--drain-seconds must be 0 or more"),
         (["--workers", "two"], "is not a whole number"),
         (["--no-capture"], "nothing to listen on"),
+        (["--interception-mode", "tproxy"], "invalid choice: 'tproxy'"),
+        (["--interception-mode", "TPROXY", "--no-capture"], "of no use with --no-capture"),
         (["--inbound", "127.0.0.1:15001", "--outbound", "127.0.0.1:15001"], "is given twice"),
         (["--frobnicate"], "unrecognized arguments"),
         (["--authority", "nowhere"], "is not HOST:PORT"),
@@ -169,6 +171,13 @@ def test_ipv6_listens_beside_ipv4_where_there_is_any(monkeypatch):
     for available, expected in ((True, {ANY_V4, "::"}), (False, {ANY_V4})):
         monkeypatch.setattr("proxy.sockets.ipv6_available", lambda available=available: available)
         assert {listener.bind.host for listener in configured().listeners} == expected
+
+
+def test_by_tproxy_what_comes_in_is_taken_as_it_is_and_what_goes_out_is_redirected():
+    listeners = configured("--interception-mode", "TPROXY").listeners
+    assert {listener.transparent for listener in listeners if listener.direction is Direction.INBOUND} == {True}
+    assert {listener.transparent for listener in listeners if listener.direction is Direction.OUTBOUND} == {False}
+    assert not any(listener.transparent for listener in configured().listeners)
 
 
 def test_explicit_listeners_have_targets_and_keep_their_order():

@@ -54,6 +54,19 @@ def meet(client: Bundle, server: Bundle, *sessions) -> tuple[HandshakeCompleted,
     return completed, [event.session for event in ends[0].events() if isinstance(event, SessionReceived)]
 
 
+def test_sidecars_offer_one_another_large_records_and_foreign_peers_what_they_know(client):
+    for config in (client.client(True), client.tunnel_client, client.move_client, client.server(True)):
+        assert config.large_record_size_limit == 2**16 + 1
+    for config in (client.client(False), client.server(False)):
+        assert config.large_record_size_limit is None
+
+
+def test_who_reads_along_by_a_key_log_sees_records_that_wireshark_knows(client, settings):
+    watched = Bundle(client.credential, client.trust, dataclasses.replace(settings, key_log=lambda _line: None))
+    for config in (watched.client(True), watched.tunnel_client, watched.move_client, watched.server(True)):
+        assert config.large_record_size_limit is None
+
+
 def test_mesh_connections_demand_our_alpn_and_foreign_ones_do_not(client):
     assert client.client(True).require_alpn
     assert client.server(True).require_alpn

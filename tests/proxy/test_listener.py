@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import select
 import socket
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from proxy import sockets
 from proxy.config import Endpoint
 from proxy.listener import Listener
+from proxy.reactor import Reactor
 
 
 @pytest.fixture
@@ -22,11 +24,13 @@ def listening(run):
             loop = asyncio.get_running_loop()
             accepted: list[socket.socket] = []
             sock = sockets.listen(Endpoint("127.0.0.1", 0))
-            listener = Listener(loop, sock, accepted.append, 0.05, is_busy)
+            reactor = Reactor(loop)
+            listener = Listener(loop, reactor, sock, lambda connection, _: accepted.append(connection), 0.05, is_busy)
             try:
                 await scenario(loop, listener, sock.getsockname()[1], accepted)
             finally:
                 listener.close()
+                reactor.close()
                 for connection in accepted:
                     connection.close()
 
@@ -103,3 +107,94 @@ def test_an_error_of_the_machine_pauses_and_is_said_once(listening, monkeypatch,
 
     listening(scenario)
     assert caplog.text.count("cannot accept connections: Too many open files") == 1
+
+
+def test_who_dialled_is_told_with_the_connection(run):
+    async def main():
+        reactor, told = Reactor(asyncio.get_running_loop()), []
+        sock = sockets.listen(Endpoint("127.0.0.1", 0))
+        listener = Listener(asyncio.get_running_loop(), reactor, sock, lambda *both: told.append(both), 0.05)
+        listener.start()
+        with socket.create_connection(("127.0.0.1", sock.getsockname()[1])) as client:
+            while not told:
+                await asyncio.sleep(0.005)
+            ((accepted, source),) = told
+            assert source == sockets.own_name(client) == sockets.peer_name(accepted)
+            accepted.close()
+        listener.close()
+        reactor.close()
+
+    run(main())
+
+
+def test_what_ends_and_what_begins_in_one_turn_is_in_one_turn_of_the_reactor(run, tcp_pair):
+    """So that a tunnel says both in one record."""
+
+    async def main():
+        reactor, turns = Reactor(asyncio.get_running_loop()), []
+
+        class Ends:
+            done: list[str] = []  # noqa: RUF012
+
+            def on_ready(self, fd, mask):
+                self.note("ended")
+                reactor.unregister(fd)
+
+            def note(self, what):
+                if not self.done:
+                    reactor.at_end_of_turn(self)
+                self.done.append(what)
+
+            def on_turn_end(self):
+                turns.append(sorted(self.done))
+                self.done.clear()
+
+            def on_crash(self, error):
+                pytest.fail(repr(error))
+
+        ends, accepted = Ends(), []
+        sock = sockets.listen(Endpoint("127.0.0.1", 0))
+
+        def on_accept(connection, _):
+            accepted.append(connection)
+            ends.note("began")
+
+        listener = Listener(asyncio.get_running_loop(), reactor, sock, on_accept, 0.05)
+        here, there = tcp_pair()
+        there.close()
+        with socket.create_connection(("127.0.0.1", sock.getsockname()[1])):
+            reactor.register(here.fileno(), select.EPOLLIN, ends)
+            listener.start()
+            while not turns:
+                await asyncio.sleep(0)
+        assert turns == [["began", "ended"]]
+        listener.close()
+        reactor.close()
+        for connection in accepted:
+            connection.close()
+
+    run(main())
+
+
+def test_a_bug_in_what_one_connection_begins_with_leaves_the_listener_listening(run, caplog):
+    async def main():
+        reactor, accepted = Reactor(asyncio.get_running_loop()), []
+        sock = sockets.listen(Endpoint("127.0.0.1", 0))
+
+        def on_accept(connection, _):
+            accepted.append(connection)
+            if len(accepted) == 1:
+                raise ZeroDivisionError
+
+        listener = Listener(asyncio.get_running_loop(), reactor, sock, on_accept, 0.05)
+        listener.start()
+        clients = [socket.create_connection(("127.0.0.1", sock.getsockname()[1])) for _ in range(3)]
+        while len(accepted) < 3:
+            await asyncio.sleep(0.005)
+        listener.close()
+        reactor.close()
+        for connection in (*clients, *accepted):
+            connection.close()
+
+    run(main())
+    assert "please report it" in caplog.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import Counter, generate_latest
 
 from proxy.config import Direction, WorkloadConfig
 from proxy.metrics import MAX_PRINCIPALS, EnrolmentMetrics, Metrics
@@ -129,3 +129,29 @@ def test_streams_of_tunnels_and_waiting_handshakes_are_numbers_of_this_moment(me
     assert series(metrics, "qbitel_tunnel_streams_open", direction="inbound") == 1
     assert series(metrics, "qbitel_tunnel_streams_open", direction="outbound") == 0
     assert "qbitel_handshake_queue 5.0" in generate_latest(metrics.registry).decode()
+
+
+def test_changes_are_added_up_until_somebody_reads_or_they_are_settled(metrics):
+    opened = Counter("opened", "", registry=None)
+    tally = metrics.tally(opened)
+    for _ in range(3):
+        tally.inc()
+    tally.inc(4)
+    assert opened._value.get() == 0
+    metrics.settle()
+    metrics.settle()
+    assert opened._value.get() == 7
+
+
+def test_whoever_reads_has_everything_brought_up_to_date_first(metrics):
+    metrics.connection_opened(Direction.INBOUND)
+    seen = []
+
+    def before_reading():
+        seen.append(1)
+        metrics.connection_gone(Direction.INBOUND)
+        metrics.settle()
+
+    metrics.before_reading = before_reading
+    assert series(metrics, "qbitel_connections_open", direction="inbound") == 0
+    assert seen == [1]

@@ -244,3 +244,25 @@ def test_an_own_port_at_another_address_is_no_loop(monkeypatch):
             return ("10.0.0.1", 15001)
 
     assert str(original_destination(Redirected(), {15001, 15006})) == "10.0.0.9:15006"
+
+
+def test_what_tproxy_brings_keeps_its_destination_and_the_front_door_is_read_back():
+    class Accepted:
+        family = socket.AF_INET
+
+        def __init__(self, name):
+            self.name = name
+
+        def getsockopt(self, *_):
+            return b"\x02\x00" + (8080).to_bytes(2, "big") + bytes((10, 0, 0, 1)) + bytes(8)
+
+        def getsockname(self):
+            return self.name
+
+    def found(*name):
+        return str(original_destination(Accepted(name), {15006}, transparent=True))
+
+    assert found("10.0.0.1", 5432) == "10.0.0.1:5432"
+    assert found("127.0.0.1", 15006) == "10.0.0.1:8080"
+    with pytest.raises(NoOriginalDestination, match="own port"):
+        found("10.0.0.1", 15006)

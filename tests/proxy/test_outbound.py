@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from proxy import outbound as outbound_side
+from proxy import sockets
 from proxy.config import Direction, Endpoint, ListenerConfig
 from proxy.reasons import Refused
 from proxy.routes import Mode
@@ -211,7 +212,8 @@ def at_once(run, pki, tcp_pair, monkeypatch):
             def offer(where: Endpoint) -> bool:
                 monkeypatch.setattr(outbound_side, "destination_of", lambda *_: where)
                 application, _ = tcp_pair()
-                return outbound_side.carry_at_once(listener, world.router, world.services, application)
+                source = sockets.peer_name(application)
+                return outbound_side.carry_at_once(listener, world.router, world.services, application, source)
 
             try:
                 await scenario(world, offer)

@@ -135,3 +135,34 @@ def test_a_bug_in_one_handler_leaves_the_others_alone(within, pipes, caplog):
 
     within(scenario)
     assert "please report it" in caplog.text
+
+
+def test_a_descriptor_that_is_closed_need_only_be_forgotten(within, pipes):
+    first, second = pipes(), pipes()
+
+    async def scenario(reactor):
+        reads = {first[0], second[0]}
+        successor = Recorder()
+        done = asyncio.Event()
+
+        def close_the_other(fd):
+            (other,) = reads - {fd}
+            reactor.forget(other)
+            os.close(other)
+            new_read, new_write = pipes()  # gets the number that was just given back
+            assert new_read == other
+            reactor.register(new_read, select.EPOLLIN, successor)
+            os.read(fd, 1)
+            successor.action = lambda fd: (os.read(fd, 1), done.set())
+            os.write(new_write, b"y")
+
+        handler = Recorder(close_the_other)
+        for read, write in (first, second):
+            reactor.register(read, select.EPOLLIN, handler)
+            os.write(write, b"x")
+        await done.wait()
+        assert len(handler.calls) == 1
+        assert len(successor.calls) == 1
+        assert len(reactor) == 2
+
+    within(scenario)

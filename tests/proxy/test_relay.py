@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import random
+import select
 import socket
 import struct
 import tracemalloc
@@ -523,14 +524,16 @@ def test_a_bug_in_a_relay_ends_that_relay_alone(half, caplog):
     assert "please report it" in caplog.text
 
 
-def test_a_peer_that_takes_only_tiny_records_gets_a_whole_buffer_in_them(run, tcp_pair, pki):
-    """RFC 8449 lets a peer ask for inner plaintexts of 64 bytes: a third more bytes than otherwise."""
+@pytest.mark.parametrize("mesh", [True, False], ids=["large records", "records of RFC 8446"])
+def test_a_peer_that_takes_only_tiny_records_gets_a_whole_buffer_in_them(run, tcp_pair, pki, mesh):
+    """A peer may ask for inner plaintexts of 64 bytes: a third more bytes than otherwise."""
 
     async def main():
         loop = asyncio.get_running_loop()
         reactor = Reactor(loop)
-        client = ClientConnection(pki.bundle("web").client(True))
-        server = ServerConnection(dataclasses.replace(pki.bundle("api").server(True), record_size_limit=64))
+        client = ClientConnection(pki.bundle("web").client(mesh))
+        tiny = {"large_record_size_limit" if mesh else "record_size_limit": 64}
+        server = ServerConnection(dataclasses.replace(pki.bundle("api").server(mesh), **tiny))
         for _ in range(4):
             server.receive_data(client.data_to_send())
             client.receive_data(server.data_to_send())
@@ -671,3 +674,69 @@ def test_the_wire_is_closed_in_order_only_where_the_alert_was_sent(run, tcp_pair
         return data
 
     assert run(main()) == (b"alert" if told else "reset")
+
+
+def test_a_wake_up_moves_a_busy_stream_on_and_leaves_the_others_their_turn(run, tcp_pair, kind, tls_pair):
+    """Up to four reads while each is full: others wait for a mebibyte, and not for a stream that never pauses."""
+
+    async def main():
+        reactor = Reactor(asyncio.get_running_loop())
+        app, left = tcp_pair(buffer=8 * MB)
+        wire, _peer = tcp_pair(buffer=8 * MB)
+        client = tls_pair()[0] if kind == "tls" else None
+        relay = Relay(reactor, Scratch(), left, wire, client, lambda _outcome: None)
+        relay.start()
+        waiting = 0
+        with contextlib.suppress(BlockingIOError):
+            while waiting < 8 * READ_SIZE:
+                waiting += app.send(bytes(READ_SIZE))
+        taken = 0
+        while taken < waiting and not relay.waiting:
+            relay.on_ready(left.fileno(), select.EPOLLIN)
+            step = relay.moved[0] - taken
+            assert 0 < step <= 4 * READ_SIZE
+            assert step == 4 * READ_SIZE or step % READ_SIZE or relay.waiting or taken + step == waiting
+            taken += step
+        assert taken > READ_SIZE, "the kernel took more than one read's worth, or the test shows nothing"
+        relay.abort(End.DRAINED)
+        reactor.close()
+
+    run(main())
+
+
+def test_a_stream_of_large_records_is_the_same_whatever_the_pieces_it_comes_in(run, tcp_pair, tls_pair):
+    """Records end anywhere in a read: what is left of one stands in front of the next."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        reactor = Reactor(loop)
+        client, server = tls_pair()
+        app, left = tcp_pair()
+        wire, peer = tcp_pair()
+        relay = Relay(reactor, Scratch(), left, wire, server, lambda _outcome: None)
+        relay.start()
+        generator = random.Random(23)  # noqa: S311  # sizes of pieces
+        sent = generator.randbytes(3 * MB)
+        client.send_data(sent[:MB])
+        client.update_keys(request_peer=True)
+        client.send_data(sent[MB:])
+        stream = client.data_to_send()
+        assert len(stream) - len(sent) < 22 * (3 * MB / 65_536 + 3), "they are large"
+
+        async def write():
+            at = 0
+            while at < len(stream):
+                step = generator.choice((1, 3, 4, 5, 100, 65_556, 65_557, 65_558, 200_000))
+                await loop.sock_sendall(peer, stream[at : at + step])
+                at += step
+
+        writing = asyncio.ensure_future(write())
+        received = bytearray()
+        while len(received) < len(sent):
+            received += await loop.sock_recv(app, MB)
+        await writing
+        assert received == sent
+        relay.abort(End.DRAINED)
+        reactor.close()
+
+    run(main())

@@ -248,3 +248,23 @@ def test_a_machine_that_vanished_is_told_from_one_that_is_silent_and_from_a_prog
     program = ["sh", "-c", 'ip link set lo up && exec "$0" -c "$1" "$2"', sys.executable, VANISHING, what]
     done = subprocess.run(["unshare", "--net", *program], check=True, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == seen.split()
+
+
+@pytest.mark.parametrize(("host", "source"), [("127.0.0.1", None), ("127.0.0.1", "127.0.0.6"), ("127.9.9.9", None)])
+def test_a_connection_to_the_application_beside_us_is_quick_and_not_kept_alive(host, source):
+    with (
+        socket.create_server((host, 0)) as server,
+        sockets.start_connecting(Endpoint(host, server.getsockname()[1]), source) as sock,
+    ):
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert not sock.getblocking()
+
+
+def test_a_connection_to_what_may_be_another_machine_is_kept_alive():
+    anywhere = "0.0.0.0"  # noqa: S104  # it is gone in a moment; dialled, it is this machine, but does not say so
+    with (
+        socket.create_server((anywhere, 0)) as server,
+        sockets.start_connecting(Endpoint(anywhere, server.getsockname()[1]), None) as sock,
+    ):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from proxy import sockets
 from proxy.config import Endpoint
+from proxy.probes.answering import ProbeAnswers
 from proxy.status import StatusServer
 
 HERE = Endpoint("127.0.0.1", 0)
@@ -41,7 +42,7 @@ def answers(run):
         async def main():
             ports = {"m": sockets.listen(HERE), "h": sockets.listen(HERE)}
             numbers = {key: sock.getsockname()[1] for key, sock in ports.items()}
-            server = StatusServer(registry, lambda: "" if ready else "draining", nothing_fails)
+            server = StatusServer(registry, lambda: "" if ready else "draining", nothing_fails, ProbeAnswers({}))
             server.start([ports["m"]], [ports["h"]])
             try:
                 return [await asyncio.to_thread(ask, numbers[where], path) for where, path in questions]
@@ -74,7 +75,7 @@ def test_nothing_but_reading_is_allowed(run):
     async def main():
         listening = sockets.listen(HERE)
         port = listening.getsockname()[1]
-        server = StatusServer(CollectorRegistry(), lambda: "", nothing_fails)
+        server = StatusServer(CollectorRegistry(), lambda: "", nothing_fails, ProbeAnswers({}))
         server.start([listening], [])
 
         def post():

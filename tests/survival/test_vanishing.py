@@ -162,9 +162,9 @@ def test_a_peer_that_is_gone_for_good_is_a_reset_for_both_applications_and_when_
                 await until(lambda: len(pods.outbound.lines("handshake")) == 2)
             await asyncio.to_thread(vanish)
             began = loop.time()
-            for name in near:
+            for name, sock in near.items():
                 async with asyncio.timeout(SOON):
-                    end = await end_of(near[name])
+                    end = await end_of(sock)
                     assert end == "reset" or name in told, name
             seen = loop.time() - began
             for name in (b"asks", b"answ", b"rest"):

@@ -10,7 +10,7 @@ import os
 import pytest
 
 from proxy import sockets
-from proxy.admin.http_server import MAX_CONNECTIONS, Answer, HttpServer, text
+from proxy.admin.http_server import MAX_CONNECTIONS, Answer, HangUp, HttpServer, text
 from proxy.config import Endpoint
 
 HERE = Endpoint("127.0.0.1", 0)
@@ -180,3 +180,49 @@ def test_neither_dead_connections_nor_one_descriptor_too_few_hold_up_the_next(ru
 
 def test_text_ends_its_line():
     assert text("ready").body == b"ready\n"
+
+
+def whole_answer(run, handler) -> bytes:
+    """Everything that a client gets for one request."""
+
+    async def main():
+        async with serving(handler) as address:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            whole = await reader.read()
+            writer.close()
+            return whole
+
+    return run(main())
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_that_has_no_content_has_no_length_and_no_body(run, status):
+    async def bare(_request):
+        return Answer(b"left out", status)
+
+    whole = whole_answer(run, bare)
+    assert whole.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Length" not in whole
+    assert whole.endswith(b"\r\n\r\n")
+
+
+def test_a_status_that_has_no_name_is_sent_all_the_same(run):
+    async def strange(_request):
+        return Answer(b"", 599)
+
+    assert whole_answer(run, strange).startswith(b"HTTP/1.1 599 Unknown\r\n")
+
+
+def test_whoever_is_hung_up_on_gets_no_byte(run):
+    async def hang_up(_request):
+        raise HangUp
+
+    assert whole_answer(run, hang_up) == b""
+
+
+def test_a_request_says_at_which_address_it_came(run):
+    async def local(request):
+        return text(request.local)
+
+    assert whole_answer(run, local).endswith(b"127.0.0.1\n")

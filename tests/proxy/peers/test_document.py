@@ -223,3 +223,31 @@ def with_head(content: bytes) -> None:
     except Refused as refused:
         assert str(refused).startswith("peers.yaml")
         assert "\n" not in str(refused)
+
+
+def identities_in(*identities: str) -> frozenset[str]:
+    """What a document with one entry of these identities says."""
+    entry = {"name": "a", "mode": "require", "cidrs": ["10.0.0.1"], "identities": list(identities)}
+    content = json.dumps({"apiVersion": "qbitel.io/v1", "kind": "Peers", "peers": [entry]})
+    return read_peers(content.encode(), "peers.yaml")[0].identities
+
+
+def test_an_identity_may_be_every_service_account_of_a_namespace() -> None:
+    assert identities_in("spiffe://cluster.local/ns/shop/sa/*") == {"spiffe://cluster.local/ns/shop/sa/*"}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("spiffe://cluster.local/ns/*/sa/web", "spiffe://cluster.local/ns/*/sa/*", "spiffe://cluster.local/*"),
+        *(
+            "spiffe://*/ns/shop/sa/*",
+            "spiffe://cluster.local/ns/shop/sa/w*",
+            "spiffe://cluster.local/ns/Shop/sa/*",
+            "*",
+        ),
+    ],
+)
+def test_no_other_pattern_is_an_identity(pattern: str) -> None:
+    with pytest.raises(Refused, match="is no SPIFFE ID"):
+        identities_in(pattern)

@@ -49,3 +49,17 @@ def test_tunnels_and_sessions_made_under_other_pins_are_others():
     pinned, other, none = (Via(WHERE, frozenset(pins)) for pins in ({API}, {WEB}, ()))
     assert len({pinned, other, none, Via(WHERE, by_stream=True), Via(WHERE, profile="compat")}) == 5
     assert len({via.sessions_key(RULE) for via in (pinned, other, none, Via(WHERE, profile="compat"))}) == 4
+
+
+def test_a_pin_to_a_namespace_takes_every_service_account_of_it_and_nobody_else() -> None:
+    pinned = Pinned(RULE, frozenset({"spiffe://cluster.local/ns/shop/sa/*"}), WHERE)
+
+    pinned("spiffe://cluster.local/ns/shop/sa/web")
+    for other in (
+        "spiffe://cluster.local/ns/bank/sa/web",
+        "spiffe://cluster.local/ns/shop/sa/web/more",
+        "spiffe://cluster.local/ns/shop/other/web",
+        "spiffe://cluster.local/ns/shop/sa",
+    ):
+        with pytest.raises(IdentityRefused):
+            pinned(other)

@@ -1,0 +1,1 @@
+"""The application's probes and hooks, answered at the sidecar's health port (docs/adr/0021-injection.md)."""
