@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import email.utils
 import json
 import logging
 import os
@@ -31,6 +33,7 @@ _DRY_RUN: Final[Query] = MappingProxyType({"dryRun": "All"})
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"  # RFC 7386
+TEXT: Final = "text/plain"
 # Everything of an object but what it holds: enough to know that a Secret has changed.
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -87,6 +90,23 @@ class Cluster:
     async def get(self, path: str, *, seconds: float = REQUEST_SECONDS) -> Object:
         """Return an object. Raises ApiUnavailable, ApiRefused (404: there is none)."""
         return await self._request("GET", path, seconds=seconds)
+
+    async def text(self, path: str, *, most: int, seconds: float = REQUEST_SECONDS) -> tuple[int, str]:
+        """Return the status and the text of what is no object, such as a pod's answer through the server's proxy.
+
+        Whatever the status is: the pod's own word and the server's about it look alike. Raises ApiUnavailable, where
+        the text has more than `most` bytes, too.
+        """
+        async with self._send("GET", path, query=EVERYTHING, accept=TEXT, timeout=seconds) as response:
+            return response.status, (await _at_most(most, response)).decode(errors="replace")
+
+    async def date(self) -> datetime.datetime:
+        """Return the server's clock, to the second (RFC 9110 §6.6.1). Raises ApiUnavailable where it does not say."""
+        async with self._send("GET", "/version", query=EVERYTHING, accept=JSON, timeout=REQUEST_SECONDS) as response:
+            try:
+                return email.utils.parsedate_to_datetime(response.headers["Date"]).astimezone(datetime.UTC)
+            except (KeyError, ValueError, OverflowError):
+                raise ApiUnavailable("the API server's answers say no date") from None
 
     async def create(
         self, path: str, body: Object, *, dry_run: bool = False, seconds: float = REQUEST_SECONDS
@@ -217,11 +237,13 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def connect(kubeconfig: str | None, agent: str = "qbitel") -> AsyncIterator[Cluster]:
+async def connect(
+    kubeconfig: str | None, agent: str = "qbitel", *, context: str | None = None
+) -> AsyncIterator[Cluster]:
     """Yield the cluster that `kubeconfig` names (paths with ':' between them); None: the one that this pod is in.
 
-    `agent` is who asks, in the API server's log. No request is made yet. Raises UserError for a configuration that
-    cannot be used.
+    `agent` is who asks, in the API server's log; `context` one of the kubeconfig's (its current one). No request
+    is made yet. Raises UserError for a configuration that cannot be used.
     """
     configuration = Configuration()
     # Python 3.13 began to refuse authorities without the key usage extension (RFC 5280 §4.2.1.3), which many clusters
@@ -231,7 +253,7 @@ async def connect(kubeconfig: str | None, agent: str = "qbitel") -> AsyncIterato
         if kubeconfig is None:
             _use_service_account(configuration)
         else:
-            loader = await _use_kubeconfig(configuration, kubeconfig)
+            loader = await _use_kubeconfig(configuration, kubeconfig, context)
             refreshing = asyncio.create_task(_keep_fresh(loader, configuration))
             undo.push_async_callback(_cancelled, refreshing)
         try:
@@ -252,18 +274,24 @@ def _use_service_account(configuration: Configuration) -> None:
         ) from None
 
 
-async def _use_kubeconfig(configuration: Configuration, kubeconfig: str) -> Any:
+async def _use_kubeconfig(configuration: Configuration, kubeconfig: str, context: str | None) -> Any:
     paths = [path for path in kubeconfig.split(os.pathsep) if path]
     if not any(os.path.exists(os.path.expanduser(path)) for path in paths):  # noqa: PTH110, PTH111  # as the library does
         raise UserError(f"{shown(kubeconfig)} does not exist; give a kubeconfig file")
     try:
-        return await load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
+        return await load_kube_config(
+            config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
+        )
     except Exception as error:  # noqa: BLE001  # a file that is broken makes the library raise whatever comes
         # Its messages quote the file, tokens included: only the kind is told.
         raise UserError(
-            f"{shown(kubeconfig)} cannot be used as a kubeconfig ({type(error).__name__}); "
+            f"{shown(kubeconfig)} cannot be used as a kubeconfig{_with(context)} ({type(error).__name__}); "
             f"try it with `kubectl --kubeconfig {shown(kubeconfig)} version`"
         ) from None
+
+
+def _with(context: str | None) -> str:
+    return "" if context is None else f" with the context {shown(context)}"
 
 
 async def _keep_fresh(loader: Any, configuration: Configuration) -> None:
@@ -279,6 +307,15 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _at_most(most: int, response: aiohttp.ClientResponse) -> bytes:
+    answer = bytearray()
+    async for part in response.content.iter_any():
+        answer += part
+        if len(answer) > most:
+            raise ApiUnavailable(f"the answer is longer than {most} bytes")
+    return bytes(answer)
 
 
 def _object(answer: bytes) -> Object:

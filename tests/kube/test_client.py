@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
 import logging
 from pathlib import Path
@@ -233,3 +234,40 @@ def test_a_broken_kubeconfig_is_one_line_without_what_is_in_it(tmp_path: Path, c
         run(opened())
     assert "very-secret" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_server_s_clock_is_read_to_the_second(where: Where) -> None:
+    async def main() -> None:
+        async with where() as place:
+            before = datetime.datetime.now(datetime.UTC)
+            said = await place.cluster.date()
+            assert abs(said - before) < datetime.timedelta(minutes=5)
+
+    run(main())
+
+
+def test_what_is_no_object_comes_with_its_status_and_is_bounded(fake: Where) -> None:
+    async def main() -> None:
+        async with fake() as place:
+            place.stand_in.put("configmaps", "shop", "one", data={"a": "b" * 5000})
+            path = resource("configmaps", namespace="shop", name="one")
+            status, text = await place.cluster.text(path, most=10_000)
+            assert (status, "b" * 5000 in text) == (200, True)
+            with pytest.raises(ApiUnavailable, match="longer than 1000 bytes"):
+                await place.cluster.text(path, most=1000)
+            status, text = await place.cluster.text(resource("configmaps", namespace="shop", name="two"), most=1000)
+            assert (status, "not found" in text) == (404, True)
+
+    run(main())
+
+
+def test_a_context_chooses_and_one_that_is_not_there_is_named(tmp_path: Path) -> None:
+    async def main() -> None:
+        kubeconfig = kubeconfig_file(tmp_path, 1)
+        async with connect(kubeconfig, context="tests"):
+            pass
+        with pytest.raises(UserError, match="with the context other"):
+            async with connect(kubeconfig, context="other"):
+                pass
+
+    run(main())
