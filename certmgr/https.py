@@ -21,7 +21,7 @@ from pqtls import ChainCache, ClientAuthentication, Credential, Profile, ServerC
 from pqtls.errors import ConfigurationError
 
 BACKLOG: Final = 1024
-# Sidecars that renewed or acknowledged within the last minutes and come again; an entry is about 13 kB, so 13 MB in all.
+# Sidecars that renewed or acknowledged within the last minutes and come again; an entry is some 13 kB, so 13 MB in all.
 _CHAIN_CACHE_CAPACITY: Final = 1024
 # Seconds that a peer has to answer our close_notify at the very end.
 _FAREWELL_SECONDS: Final = 1.0

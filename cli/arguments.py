@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 EXIT_USAGE = 2
+_MOST_SECONDS = 3600.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,3 +52,14 @@ def positive_int(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """Parse a time to wait for argparse, in seconds: at most an hour, which is what a supervisor waits at the most."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {_MOST_SECONDS:g}")
+    return found

@@ -19,7 +19,7 @@ from certmgr.parts import Parts
 from certmgr.server import Listening
 from certmgr.state_document import decode_state
 from certmgr.store import AUTHORITY_DOCUMENT, Store, StoreUnavailable
-from cli.arguments import Address, Parser, address
+from cli.arguments import Address, Parser, address, seconds
 from cli.ca.places import namespace
 from cli.proxy import DEFAULT_PROFILE, add_log_level, endpoint, set_up_logging
 from mesh import names
@@ -29,8 +29,6 @@ from proxy.credentials import utc_now
 
 # Requests take milliseconds; what is slower than this at the end has a client that does not read.
 _DRAIN_SECONDS = 10.0
-# What a supervisor waits at the very most.
-_MOST_SECONDS = 3600.0
 _AUDIT_FILE = "audit.log"
 # One label of a subdomain, or several; Linux' longest name of a host.
 _REPLICA_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*\Z")
@@ -84,6 +82,11 @@ def _parser() -> Parser:
         help="issue into Secrets of service accounts that ask for it by annotation",
     )
     serve.add_argument(
+        "--no-webhook-certificate",
+        action="store_true",
+        help=f"with --kubernetes: do not keep the injector's certificate, the Secret {names.WEBHOOK_SECRET}",
+    )
+    serve.add_argument(
         "--listen", metavar="ADDR", type=address, help=f"where the API is served ({names.AUTHORITY_PORT}, everywhere)"
     )
     serve.add_argument(
@@ -106,7 +109,7 @@ def _parser() -> Parser:
     serve.add_argument(
         "--drain-seconds",
         metavar="S",
-        type=_seconds,
+        type=seconds,
         default=_DRAIN_SECONDS,
         help="how long SIGTERM waits for requests to end (%(default)g)",
     )
@@ -131,7 +134,7 @@ def _parts(options: argparse.Namespace) -> AbstractAsyncContextManager[Parts]:
         return _cluster_parts(options)
     if options.folder is None:
         raise UserError("give the authority's folder, or --kubernetes")
-    for flag in ("kubeconfig", "namespace", "replica", "service_secrets"):
+    for flag in ("kubeconfig", "namespace", "replica", "service_secrets", "no_webhook_certificate"):
         if getattr(options, flag):
             raise UserError(f"--{flag.replace('_', '-')} is for --kubernetes; leave it out with a folder")
     return contextlib.nullcontext(_folder_parts(options))
@@ -168,6 +171,7 @@ async def _cluster_parts(options: argparse.Namespace) -> AsyncIterator[Parts]:
         now=utc_now,
         namespace=home,
         service_secrets=options.service_secrets,
+        webhook_name=None if options.no_webhook_certificate else names.WEBHOOK_NAME,
     ) as parts:
         yield parts
 
@@ -210,13 +214,3 @@ def _listening(options: argparse.Namespace) -> Listening:
         )
         undo.pop_all()
     return listening
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= _MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {_MOST_SECONDS:g}")
-    return seconds

@@ -8,7 +8,7 @@ import importlib.metadata
 
 from cli.arguments import Parser, address
 from init import config as interception
-from init.config import InterceptionConfig
+from init.config import InboundMode, InterceptionConfig
 from init.script import render_script
 from injector.config import LOG_LEVELS, PULL_POLICIES, InjectorConfig, SidecarConfig, native_sidecars_in
 from injector.inject import Injector
@@ -55,6 +55,17 @@ def add_installation(parser: Parser) -> None:
         default=[],
         help="destinations that are reached by TLS of the mesh or not at all; repeatable",
     )
+    group.add_argument(
+        "--discovery",
+        action="store_true",
+        help="policies and peers are those that `qbitel discovery` publishes in the cluster; pods wait for them",
+    )
+    group.add_argument(
+        "--root-namespace",
+        metavar="NS",
+        default="",
+        help="with --discovery: whose policies hold in every namespace (the control namespace)",
+    )
     group.add_argument("--proxy-log-level", choices=LOG_LEVELS, default=_DEFAULTS.log_level, help="(%(default)s)")
     group.add_argument(
         "--control-namespace", metavar="NS", default=names.CONTROL_NAMESPACE, help="never injected (%(default)s)"
@@ -80,6 +91,8 @@ def injector_of(options: argparse.Namespace) -> Injector:
         mesh_cidrs=tuple(_mesh(options.mesh)),
         log_level=options.proxy_log_level,
         pull_policy=options.pull_policy,
+        discovery=options.discovery,
+        root_namespace=options.root_namespace,
     )
     return Injector(config=config, render_script=rendered, version=importlib.metadata.version("qbitel-mesh"))
 
@@ -113,5 +126,6 @@ def rendered(wanted: Interception) -> str:
             ),
             exclude_uids=interception.parse_ids(annotation_of("exclude_uids"), wanted.exclude_uids),
             outbound_port=wanted.outbound_port,
+            inbound_mode=InboundMode.TPROXY if wanted.tproxy else InboundMode.REDIRECT,
         )
     )

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from cli.arguments import Address, Parser, address
+from cli.arguments import Address, Parser, address, seconds
 from cli.injection import add_installation, injector_of
 from cli.proxy import add_log_level, set_up_logging
-from injector import webhook
-from injector.webhook import ServingCertificate, ServingFiles
+from injector import connections, serving
+from injector.serving import Listening
+from injector.serving_certificate import ServingCertificate, ServingFiles
 from injector.webhook_configuration import IstioSidecarInjector
 from mesh import names
 from mesh.documents import to_yaml
 from mesh.errors import UserError
-from proxy import sockets
+from proxy import loop, sockets
+from proxy.credentials import utc_now
 
 # Not privileged, so that the webhook needs no capability; its Service listens on 443.
 DEFAULT_PORT: Final = 9443
+# A pod that ends is not ready any more at once, and the cluster's proxies have taken that up in a second or two.
+_DRAIN_SECONDS: Final = 5.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,9 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     set_up_logging(options.log_level)
     injector = injector_of(options)
     certificate = ServingCertificate(ServingFiles(options.tls_cert, options.tls_key))
-    with contextlib.ExitStack() as undo:
-        listening = [undo.enter_context(contextlib.closing(sock)) for sock in _listening(options.listen)]
-        return asyncio.run(webhook.run(injector, certificate, listening))
+    with contextlib.closing(_listening(options)) as listening:
+        return loop.run(serving.run(injector, certificate, listening, now=utc_now, drain_seconds=options.drain_seconds))
 
 
 def _parser() -> Parser:
@@ -54,6 +56,16 @@ def _parser() -> Parser:
         serve.add_argument(
             flag, metavar="FILE", type=Path, default=default, help="PEM; followed when it changes (%(default)s)"
         )
+    serve.add_argument(
+        "--metrics", metavar="ADDR", type=address, help=f"GET /metrics ({names.METRICS_PORT}, everywhere)"
+    )
+    serve.add_argument(
+        "--drain-seconds",
+        metavar="S",
+        type=seconds,
+        default=_DRAIN_SECONDS,
+        help="how long reviews are answered after SIGTERM, while the API server learns of it (%(default)g)",
+    )
     add_installation(serve)
     add_log_level(serve)
     configuration = commands.add_parser(
@@ -83,15 +95,23 @@ def _configuration(options: argparse.Namespace) -> str:
     return to_yaml(IstioSidecarInjector(options.namespace, options.name).create_webhook_configuration(bundle))
 
 
-def _listening(given: Address | None) -> list[socket.socket]:
-    host = ("::" if sockets.ipv6_available() else "0.0.0.0") if given is None else given.host  # noqa: S104
-    port = DEFAULT_PORT if given is None else given.port
+def _listening(options: argparse.Namespace) -> Listening:
+    """Bind both ports, or raise UserError and leave nothing bound."""
+    webhook = _listen(options.listen, DEFAULT_PORT)
     try:
-        return [
-            socket.create_server(
-                (host, port), family=_family(host), backlog=webhook.BACKLOG, dualstack_ipv6=host == "::"
-            )
-        ]
+        return Listening([webhook], [_listen(options.metrics, names.METRICS_PORT)])
+    except UserError:
+        webhook.close()
+        raise
+
+
+def _listen(given: Address | None, default_port: int) -> socket.socket:
+    host = ("::" if sockets.ipv6_available() else "0.0.0.0") if given is None else given.host  # noqa: S104
+    port = default_port if given is None else given.port
+    try:
+        return socket.create_server(
+            (host, port), family=_family(host), backlog=connections.BACKLOG, dualstack_ipv6=host == "::"
+        )
     except OSError as error:
         raise UserError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
 

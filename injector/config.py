@@ -73,7 +73,8 @@ class InjectorConfig:
     """Everything that is the same for all pods of an installation. Raises UserError.
 
     `native_sidecars` is whether the cluster can start them. `mesh_cidrs` are destinations that are reached by TLS of
-    the mesh or not at all. `authority` is HOST:PORT.
+    the mesh or not at all. `authority` is HOST:PORT. With `discovery` policies and peers are those that
+    `qbitel discovery` publishes; `root_namespace` ("": the control namespace) is whose policies hold everywhere.
     """
 
     sidecar: SidecarConfig = field(default_factory=SidecarConfig)
@@ -87,6 +88,8 @@ class InjectorConfig:
     mesh_cidrs: tuple[str, ...] = ()
     log_level: str = "info"
     pull_policy: str = ""
+    discovery: bool = False
+    root_namespace: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -99,6 +102,8 @@ class InjectorConfig:
             raise UserError(f"{self.log_level!r} is no level; there are: {', '.join(LOG_LEVELS)}")
         if self.pull_policy not in PULL_POLICIES:
             raise UserError(f"{self.pull_policy!r} is no pull policy; there are: {', '.join(PULL_POLICIES[1:])}")
+        if self.root_namespace and not self.discovery:
+            raise UserError("a root namespace goes with discovery (--discovery): sidecars have no policies without it")
 
     def is_ignored(self, namespace: str) -> bool:
         """Whether pods of `namespace` never get a sidecar."""

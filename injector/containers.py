@@ -60,17 +60,11 @@ def sidecar(
         "name": pods.SIDECAR,
         "image": wishes.image,
         **_pull_policy(config),
-        "command": ["qbitel"],
+        "command": [*(_AS_SIDECAR if wishes.interception.tproxy else ()), "qbitel"],
         "args": ["proxy", *_flags(pod, wishes, config)],
         "env": _environment(workload or workload_name(pod), originals),
         "ports": _ports(config),
-        "securityContext": {
-            "runAsUser": names.SIDECAR_UID,
-            "runAsGroup": names.SIDECAR_GID,
-            "runAsNonRoot": True,
-            **_CONFINED,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _security(wishes),
         "resources": wishes.resources,
         "readinessProbe": {"httpGet": _ready(), **_READINESS},
     }
@@ -80,7 +74,7 @@ def sidecar(
             container["startupProbe"] = {"httpGet": _ready(), **_STARTUP}
     else:
         container["lifecycle"] = _classic_life(wishes)
-    container["volumeMounts"] = [*volumes.mounts(), *wishes.user_mounts]
+    container["volumeMounts"] = [*volumes.mounts(discovery=config.discovery), *wishes.user_mounts]
     return container
 
 
@@ -90,6 +84,26 @@ _CONFINED: Final = {
     "readOnlyRootFilesystem": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+# TPROXY: the sidecar needs NET_ADMIN. Kubernetes gives capabilities to root alone; so util-linux' setpriv, as root,
+# becomes the sidecar's user and keeps that one, in the ambient set (docs/adr/0016-interception.md).
+_AS_SIDECAR: Final = (
+    "setpriv", "--reuid", str(names.SIDECAR_UID), "--regid", str(names.SIDECAR_GID), "--clear-groups",
+    "--inh-caps", "-all,+net_admin", "--ambient-caps", "-all,+net_admin", "--",
+)  # fmt: skip
+
+
+def _security(wishes: Wishes) -> Object:
+    user, group, capabilities = names.SIDECAR_UID, names.SIDECAR_GID, {}
+    if wishes.interception.tproxy:
+        user, group, capabilities = 0, 0, {"add": ["NET_ADMIN", "SETGID", "SETUID"]}
+    return {
+        "runAsUser": user,
+        "runAsGroup": group,
+        "runAsNonRoot": user != 0,
+        **_CONFINED,
+        "capabilities": {"drop": ["ALL"], **capabilities},
+    }
 
 
 def _flags(pod: Mapping[str, Any], wishes: Wishes, config: InjectorConfig) -> list[str]:
@@ -110,9 +124,15 @@ def _flags(pod: Mapping[str, Any], wishes: Wishes, config: InjectorConfig) -> li
         flags["--drain-seconds"] = f"{drain:g}"
     if sidecar.proxy_port != names.OUTBOUND_PORT:
         flags["--outbound"] = f"{_EVERYWHERE}:{sidecar.proxy_port}"
+    if config.discovery:
+        flags["--policy"] = names.POLICY_FOLDER
+        flags["--peers"] = names.PEERS_FILE
+        flags["--root-namespace"] = config.root_namespace or config.control_namespace
     # Without metrics for others they are served to the pod alone.
     if not sidecar.enable_metrics or sidecar.metrics_port != names.METRICS_PORT:
         flags["--metrics"] = f"{_EVERYWHERE if sidecar.enable_metrics else '127.0.0.1'}:{sidecar.metrics_port}"
+    if wishes.interception.tproxy:
+        flags["--interception-mode"] = "TPROXY"
     words = [word for pair in flags.items() for word in pair]
     for cidr in config.mesh_cidrs:
         words += ["--mesh", cidr]

@@ -84,7 +84,7 @@ class Injector:
             version=self.version,
             init_containers=tuple(one["name"] for one in [*rules, *([sidecar] if wishes.native else [])]),
             containers=() if wishes.native else (pods.SIDECAR,),
-            volumes=_add_volumes(spec, wishes),
+            volumes=_add_volumes(spec, wishes, self.config),
             annotations=_add_annotations(pod, original, self.config, warnings),
             created=created,
             probes=tuple(originals),
@@ -129,9 +129,9 @@ def _absent(path: str, holder: Mapping[str, Any], name: str) -> str:
     return f"{path}=null" if name in holder else path
 
 
-def _add_volumes(spec: Object, wishes: Wishes) -> tuple[str, ...]:
+def _add_volumes(spec: Object, wishes: Wishes, config: InjectorConfig) -> tuple[str, ...]:
     present = {volume.get("name") for volume in spec["volumes"]}
-    wanted = {volume["name"]: volume for volume in [*volumes.volumes(), *wishes.user_volumes]}
+    wanted = {volume["name"]: volume for volume in [*volumes.volumes(discovery=config.discovery), *wishes.user_volumes]}
     # A volume of the pod's own with that name is meant to take the place of ours.
     added = [volume for name, volume in wanted.items() if name not in present]
     spec["volumes"] = [*spec["volumes"], *added]

@@ -22,14 +22,17 @@ class Interception:
     exclude_interfaces: str = ""
     exclude_uids: str = ""
     outbound_port: int = names.OUTBOUND_PORT
+    tproxy: bool = False  # inbound by TPROXY, so that the application sees its client's address
 
 
 # The shell script that the init container runs. Raises UserError, whose message begins with the annotation's name
 # (`annotation_of`), for a list that cannot be read.
 ScriptRenderer: TypeAlias = Callable[[Interception], str]
 
-# The fields that a pod sets by annotation.
-FROM_ANNOTATIONS = tuple(one.name.replace("_", "-") for one in fields(Interception) if one.name != "outbound_port")
+# The fields that a pod sets by an annotation of their name.
+FROM_ANNOTATIONS = tuple(
+    one.name.replace("_", "-") for one in fields(Interception) if one.name not in ("outbound_port", "tproxy")
+)
 
 
 def annotation_of(field: str) -> str:

@@ -59,11 +59,16 @@ def merged(ours: Object, theirs: Override | None) -> Object:
         container.pop("image", None)
     result = _merge(ours, container)
     if ours["name"] == pods.SIDECAR:
-        context = pods.part(result, "securityContext")
-        if (context.get("runAsUser"), context.get("runAsGroup")) != (names.SIDECAR_UID, names.SIDECAR_GID):
+        context, meant = pods.part(result, "securityContext"), pods.part(ours, "securityContext")
+        if any(context.get(name) != meant.get(name) for name in ("runAsUser", "runAsGroup")):
             raise PodRefused(
                 f"its container {pods.SIDECAR} sets a user or group of its own; interception knows the sidecar by "
                 f"{names.SIDECAR_UID}, so leave them out"
+            )
+        if context["runAsUser"] == 0 and result["command"] != ours["command"]:
+            raise PodRefused(
+                f"its container {pods.SIDECAR} has a command of its own; with TPROXY ours makes a root process the "
+                f"user {names.SIDECAR_UID}, so leave it out"
             )
     return result
 

@@ -14,7 +14,7 @@ from injector import pods
 from injector.pods import Object
 from mesh import names
 
-ENVIRONMENT: Final = "QBITEL_APP_PROBES"
+ENVIRONMENT: Final = names.APP_PROBES_VARIABLE
 
 # Field of a container → the last part of its path; Kubernetes' own names for these endpoints.
 _PROBES: Final = {"livenessProbe": "livez", "readinessProbe": "readyz", "startupProbe": "startupz"}

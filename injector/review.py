@@ -7,6 +7,7 @@ cannot be read is refused.
 from __future__ import annotations
 
 import base64
+import enum
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,13 +27,23 @@ _MOST_WARNINGS: Final = 16
 _LONGEST_MESSAGE: Final = 1024
 
 
+class Verdict(enum.StrEnum):
+    """What became of a request, in one word for logs and metrics."""
+
+    INJECTED = "injected"
+    PASSED = "passed"  # allowed as it is
+    REFUSED = "refused"  # the pod must not run as it is
+    MALFORMED = "malformed"  # no review that can be read
+    FAILED = "failed"  # a fault of ours
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP status and its JSON body. `verdict` is one word for logs, `pod` whom it is about."""
+    """An HTTP status and its JSON body. `pod` is whom it is about."""
 
     status: int
     body: bytes
-    verdict: str
+    verdict: Verdict
     pod: str = ""
     reason: str = ""
 
@@ -60,7 +71,13 @@ def answer(body: bytes, injector: Injector, label: str | None) -> Answer:
 
 def refused_request(status: int, message: str) -> Answer:
     """What is no review at all: Kubernetes' own form of an error, which its client shows to whoever made the pod."""
-    reasons = {400: "BadRequest", 404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}
+    reasons = {
+        400: "BadRequest",
+        404: "NotFound",
+        405: "MethodNotAllowed",
+        408: "Timeout",
+        413: "RequestEntityTooLarge",
+    }
     body = {
         "apiVersion": "v1",
         "kind": "Status",
@@ -70,7 +87,8 @@ def refused_request(status: int, message: str) -> Answer:
         "reason": reasons.get(status, "UnsupportedMediaType" if status == 415 else "InternalError"),
         "code": status,
     }
-    return Answer(status, _json(body), "malformed", reason=message[:_LONGEST_MESSAGE])
+    verdict = Verdict.FAILED if status >= 500 else Verdict.MALFORMED
+    return Answer(status, _json(body), verdict, reason=message[:_LONGEST_MESSAGE])
 
 
 class _Malformed(Exception):
@@ -109,7 +127,7 @@ def _allowed(uid: str, pod: str, injected: Injected | None, reason: str, warning
         response |= {"patchType": "JSONPatch", "patch": base64.b64encode(patch).decode()}
     if warnings:
         response["warnings"] = [_warning(text) for text in warnings[:_MOST_WARNINGS]]
-    return Answer(200, _review(response), "injected" if injected else "passed", pod, reason)
+    return Answer(200, _review(response), Verdict.INJECTED if injected else Verdict.PASSED, pod, reason)
 
 
 def json_patch(pod: Object) -> list[Object]:
@@ -120,7 +138,7 @@ def json_patch(pod: Object) -> list[Object]:
 def _denied(uid: str, message: str, pod: str = "") -> Answer:
     status = {"status": "Failure", "message": message[:_LONGEST_MESSAGE], "reason": "BadRequest", "code": 400}
     body = _review({"uid": uid, "allowed": False, "status": status})
-    return Answer(200, body, "refused", pod, message[:_LONGEST_MESSAGE])
+    return Answer(200, body, Verdict.REFUSED, pod, message[:_LONGEST_MESSAGE])
 
 
 def _warning(text: str) -> str:

@@ -48,10 +48,12 @@ class Wishes:
 def read_wishes(annotations: Mapping[str, str], config: InjectorConfig) -> tuple[Wishes, list[str]]:
     """What the pod wants, where it says nothing what the installation has, and warnings. Raises PodRefused."""
     asked, warnings = read_annotations(annotations)
-    captured = _is_captured(asked)
+    mode = _interception_mode(asked)
+    captured = mode != "NONE"
     interception = Interception(
         **{name.replace("-", "_"): asked[name].value for name in FROM_ANNOTATIONS if name in asked},
         outbound_port=config.sidecar.proxy_port,
+        tproxy=mode == "TPROXY",
     )
     resources, more = _resources(asked, config)
     wishes = Wishes(
@@ -73,16 +75,12 @@ def read_wishes(annotations: Mapping[str, str], config: InjectorConfig) -> tuple
     return wishes, list(map(one_line, [*warnings, *more, *_contradictions(asked, wishes)]))
 
 
-def _is_captured(asked: Mapping[str, Asked]) -> bool:
+def _interception_mode(asked: Mapping[str, Asked]) -> str:
     one = asked.get("interception-mode")
-    match one.value.upper() if one else "REDIRECT":
-        case "REDIRECT":
-            return True
-        case "NONE":
-            return False
-        case "TPROXY":
-            raise _refused(one, "the sidecar cannot listen transparently yet; use REDIRECT")
-    raise _refused(one, "there are REDIRECT and NONE")
+    mode = one.value.upper() if one else "REDIRECT"
+    if mode not in ("REDIRECT", "TPROXY", "NONE"):
+        raise _refused(one, "there are REDIRECT, TPROXY and NONE")
+    return mode
 
 
 def _image(asked: Mapping[str, Asked], config: InjectorConfig) -> str:

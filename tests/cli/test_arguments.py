@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cli.arguments import EXIT_USAGE, Address, Parser, address, positive_int
+from cli.arguments import EXIT_USAGE, Address, Parser, address, positive_int, seconds
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,11 @@ def test_a_subcommand_s_parser_reports_in_the_same_way(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == (
         "qbitel thing make: the following arguments are required: name (see qbitel thing make --help)\n"
     )
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "soon", "3601", ""])
+def test_a_time_to_wait_is_a_number_of_seconds_up_to_an_hour(text: str) -> None:
+    assert seconds("0") == 0.0
+    assert seconds("2.5") == 2.5
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a number of seconds from 0 to 3600"):
+        seconds(text)

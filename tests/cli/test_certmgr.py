@@ -55,6 +55,7 @@ QUIET = ("--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--health", "127
         (["serve", "ca", "--namespace", "x"], "--namespace is for --kubernetes"),
         (["serve", "--kubernetes", "--namespace", "../x"], "is no name for Kubernetes"),
         (["serve", "ca", "--service-secrets"], "--service-secrets is for --kubernetes"),
+        (["serve", "ca", "--no-webhook-certificate"], "--no-webhook-certificate is for --kubernetes"),
         (["serve", "ca", "--replica", "one"], "--replica is for --kubernetes"),
         (["serve", "--kubernetes", "--kubeconfig", "nowhere"], "nowhere does not exist"),
         (["serve", "nowhere"], "nowhere is no folder"),

@@ -8,7 +8,7 @@ import pytest
 
 from cli.arguments import Parser
 from cli.injection import add_installation, injector_of, rendered
-from init.config import InterceptionConfig, parse_ids, parse_interfaces, parse_networks, parse_ports
+from init.config import InboundMode, InterceptionConfig, parse_ids, parse_interfaces, parse_networks, parse_ports
 from init.script import render_script
 from injector.config import InjectorConfig
 from injector.interception import Interception
@@ -36,6 +36,7 @@ def test_each_wish_becomes_its_rule() -> None:
         exclude_interfaces="docker0",
         exclude_uids="1000",
         outbound_port=16001,
+        tproxy=True,
     )
 
     assert rendered(wanted) == render_script(
@@ -49,6 +50,7 @@ def test_each_wish_becomes_its_rule() -> None:
             exclude_interfaces=parse_interfaces("", "docker0"),
             exclude_uids=parse_ids("", "1000"),
             outbound_port=16001,
+            inbound_mode=InboundMode.TPROXY,
         )
     )
 

@@ -32,10 +32,13 @@ def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
     files = write_certificate(tmp_path)
     command = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())", "injector", "serve"]
     flags = ["--listen", "127.0.0.1:0", "--tls-cert", str(files.certificate), "--tls-key", str(files.key)]
+    flags += ["--metrics", "127.0.0.1:0", "--drain-seconds", "0"]
     with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
+            metrics = re.search(r"metrics on port (\d+)", process.stderr.readline())
             port = re.search(r"the webhook is on port (\d+)", process.stderr.readline())
+            assert metrics is not None
             assert port is not None
             yield process, int(port[1]), files.certificate
         finally:

@@ -136,3 +136,26 @@ def test_without_metrics_for_others_no_port_is_announced_for_them() -> None:
     assert [port["name"] for port in container["ports"]] == ["qbitel-health"]
     assert flags(container)["--metrics"] == "127.0.0.1:15090"
     assert not [key for key in injected["metadata"]["annotations"] if key.startswith("prometheus.io/")]
+
+
+def test_by_tproxy_the_sidecar_is_root_for_as_long_as_it_takes_to_become_its_user() -> None:
+    injected = inject(annotated(interception_mode="tproxy")).pod
+    container = containers(injected)["qbitel-proxy"]
+
+    assert container["command"][0] == "setpriv"
+    assert container["command"][-2:] == ["--", "qbitel"]
+    assert [container["command"][container["command"].index(flag) + 1] for flag in ("--reuid", "--regid")] == [
+        "2102"
+    ] * 2
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "SETGID", "SETUID"]}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert flags(container)["--interception-mode"] == "TPROXY"
+    assert "tproxy=True" in containers(injected)["qbitel-init"]["command"][-1]
+
+
+def test_without_tproxy_the_sidecar_has_no_capability_at_all() -> None:
+    container = sidecar(pod())
+
+    assert container["command"] == ["qbitel"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert "--interception-mode" not in flags(container)

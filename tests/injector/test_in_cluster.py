@@ -84,10 +84,12 @@ def webhook(folder: Path, cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
     files = write_certificate(folder, ipaddress.ip_address(ADDRESS))
     program = "import sys; from cli.main import main; sys.exit(main())"
     flags = ["--listen", f"{ADDRESS}:0", "--tls-cert", str(files.certificate), "--tls-key", str(files.key)]
+    flags += ["--metrics", "127.0.0.1:0", "--drain-seconds", "0"]
     command = [sys.executable, "-c", program, "injector", "serve", "--kubernetes-version", "1.28", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
+            process.stderr.readline()  # where the metrics are
             port = re.search(r"the webhook is on port (\d+)", process.stderr.readline())
             assert port is not None
             configuration = IstioSidecarInjector(webhook_name=cluster.namespace).create_webhook_configuration(

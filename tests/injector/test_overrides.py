@@ -72,3 +72,24 @@ def test_the_rules_container_may_be_overridden_too() -> None:
     ours = {"name": "qbitel-init", "image": "ours", "securityContext": {"runAsUser": 0}}
 
     assert merged(ours, Override("initContainers", 0, {"name": "qbitel-init", "image": "own"}))["image"] == "own"
+
+
+TPROXY = {"name": "web", "annotations": {"qbitel.io/interception-mode": "TPROXY"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"command": ["qbitel"]}, "a command of its own"),
+        ({"securityContext": {"runAsUser": 2102}}, "a user or group of its own"),
+    ],
+)
+def test_with_tproxy_what_makes_the_sidecar_its_user_stays(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(PodRefused, match=words):
+        inject(pod(metadata=TPROXY, containers=[WEB, {"name": "qbitel-proxy", **fields}]))
+
+
+def test_with_tproxy_everything_else_may_be_said() -> None:
+    given = pod(metadata=TPROXY, containers=[WEB, {"name": "qbitel-proxy", "image": "own"}])
+
+    assert containers(inject(given).pod)["qbitel-proxy"]["image"] == "own"

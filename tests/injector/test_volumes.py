@@ -21,3 +21,21 @@ def test_each_volume_is_mounted_and_what_is_not_ours_to_write_is_read_only() -> 
 
 def test_keys_are_in_memory_and_bounded() -> None:
     assert volumes()[-1]["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Mi"}
+
+
+def test_what_discovery_publishes_is_mounted_where_the_sidecar_looks_and_waited_for() -> None:
+    volume, mount = volumes(discovery=True)[-1], mounts(discovery=True)[-1]
+    assert volume["name"] == mount["name"] == "qbitel-mesh"
+    assert volume["configMap"]["name"] == names.MESH_CONFIG_MAP
+    assert "optional" not in volume["configMap"]
+    assert mount["readOnly"]
+
+    files = {item["key"]: f"{mount['mountPath']}/{item['path']}" for item in volume["configMap"]["items"]}
+    assert files == {
+        names.POLICIES_KEY: f"{names.POLICY_FOLDER}/{names.POLICIES_KEY}",
+        names.PEERS_KEY: names.PEERS_FILE,
+    }
+
+
+def test_without_discovery_nothing_of_it_is_mounted() -> None:
+    assert "qbitel-mesh" not in str(volumes()) + str(mounts())

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import json
 import logging
-import os
-import signal
-import socket
-import ssl
-from collections.abc import AsyncIterator
+import math
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from injector import webhook
+from injector import connections, webhook
 from injector.inject import Injector
-from injector.webhook import LARGEST_REVIEW, ServingCertificate, ServingFiles
+from injector.serving_certificate import ServingFiles
+from injector.webhook import LARGE_REVIEW, LARGEST_REVIEW, MAX_LARGE
 from injector.webhook_configuration import LABELLED_NAMESPACE_PATH, LABELLED_POD_PATH
-from mesh.errors import UserError
 from tests.injector.rig import injector, pod
-from tests.injector.serving import write_certificate
+from tests.injector.serving import Client, serving, write_certificate
 from tests.injector.test_review import review
-
-# Longer than any loaded machine needs.
-PATIENCE = aiohttp.ClientTimeout(total=60)
 
 
 @pytest.fixture
@@ -36,39 +28,10 @@ def files(tmp_path: Path) -> ServingFiles:
     return write_certificate(tmp_path)
 
 
-class Client:
-    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
-        self._session = session
-        self._address = address
-
-    async def ask(self, body: bytes, path: str = LABELLED_NAMESPACE_PATH, **headers: str) -> tuple[int, dict[str, Any]]:
-        sent = {"Content-Type": "application/json", **headers}
-        async with self._session.post(f"{self._address}{path}", data=io.BytesIO(body), headers=sent) as response:
-            return response.status, json.loads(await response.read())
-
-    async def get(self, path: str) -> tuple[int, str]:
-        async with self._session.get(f"{self._address}{path}") as response:
-            return response.status, await response.text()
-
-
-@contextlib.asynccontextmanager
-async def serving(files: ServingFiles, one: Injector | None = None) -> AsyncIterator[Client]:
-    """A webhook that runs as in production, ended by a signal as in production."""
-    certificate = ServingCertificate(files)
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        running = asyncio.create_task(webhook.run(one or injector(), certificate, [sock]))
-        trust = ssl.create_default_context(cafile=files.certificate)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust), timeout=PATIENCE) as session:
-            yield Client(session, f"https://127.0.0.1:{sock.getsockname()[1]}")
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert await asyncio.wait_for(running, 60) == 0
-
-
 async def asked(
     files: ServingFiles, body: bytes, path: str = LABELLED_NAMESPACE_PATH, **headers: str
 ) -> tuple[int, Any]:
     async with serving(files) as client:
-        # Taken as soon as it listens; the task may not have run yet.
         return await client.ask(body, path, **headers)
 
 
@@ -148,58 +111,247 @@ def test_the_kubelet_finds_it_alive_and_ready(files: ServingFiles) -> None:
     assert asyncio.run(talk()) == [(200, "ok\n"), (200, "ok\n")]
 
 
-def test_a_new_certificate_is_shown_without_a_restart_and_a_bad_one_never(
+WHOLE_REQUEST = (
+    f"POST {LABELLED_NAMESPACE_PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(WHOLE)}\r\nConnection: close\r\n\r\n"
+).encode() + WHOLE
+
+
+async def said(client: Client, request: bytes, *, ends: bool = True) -> bytes:
+    """What comes back for these bytes until the end; `ends`: nothing more will be sent."""
+    reader, writer = await client.connect()
+    try:
+        writer.write(request)
+        await writer.drain()
+        if ends and writer.can_write_eof():
+            writer.write_eof()
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def body_of(answer: bytes) -> Any:
+    """The JSON of one answer."""
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def test_half_a_body_and_silence_is_answered_and_ends(files: ServingFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "BODY_SECONDS", 0.1)
+
+    async def talk() -> tuple[bytes, Any]:
+        async with serving(files) as client:
+            answer = await said(client, WHOLE_REQUEST[: -len(WHOLE) // 2])
+            monkeypatch.setattr(webhook, "BODY_SECONDS", 60.0)
+            return answer, await client.ask(WHOLE)
+
+    answer, after = asyncio.run(talk())
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert (body_of(answer)["kind"], body_of(answer)["reason"]) == ("Status", "Timeout")
+    assert after[1]["response"]["allowed"]
+
+
+def test_what_is_no_http_is_refused_in_kubernetes_own_words_and_leaves_no_traceback(
     files: ServingFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
-    certificate = ServingCertificate(files)
-    first = shown(certificate)
-    files.key.write_text("no key")
-    certificate.refresh()
-    assert shown(certificate) == first
+    async def talk() -> list[bytes]:
+        async with serving(files) as client:
+            return [
+                await said(client, request)
+                for request in (b"\x16\x03\x01 nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST\r\n\r\n")
+            ]
 
-    write_certificate(files.certificate.parent)
+    with caplog.at_level(logging.INFO):
+        answers = asyncio.run(talk())
+
+    for answer in answers:
+        assert answer.split()[1] == b"400"
+        assert body_of(answer)["reason"] == "BadRequest"
+    assert "Traceback" not in caplog.text
+    assert "nonsense" not in caplog.text
+
+
+def test_a_body_of_another_length_than_it_says_is_never_let_through(files: ServingFiles) -> None:
+    head, _, _ = WHOLE_REQUEST.partition(b"\r\n\r\n")
+
+    def with_length(text: str) -> bytes:
+        return head.replace(f"Content-Length: {len(WHOLE)}".encode(), text.encode()) + b"\r\n\r\n" + WHOLE
+
+    async def talk() -> list[bytes]:
+        async with serving(files) as client:
+            lengths = ("Content-Length: -1", "Content-Length: x", f"Content-Length: {len(WHOLE) - 9}", "X: y")
+            both = f"Content-Length: {len(WHOLE)}\r\nTransfer-Encoding: chunked"
+            return [await said(client, with_length(text)) for text in (*lengths, both, "Content-Encoding: gzip")]
+
+    for answer in asyncio.run(talk()):
+        assert answer.split()[1] in (b"400", b"413")
+        assert b'"kind":"Status"' in answer
+
+
+def test_a_body_that_is_said_to_be_too_large_is_not_waited_for(files: ServingFiles) -> None:
+    head = f"POST {LABELLED_NAMESPACE_PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {1 << 40}\r\n\r\n{{".encode()
+
+    async def talk() -> bytes:
+        async with serving(files) as client:
+            return await said(client, request, ends=False)
+
+    answer = asyncio.run(talk())
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_large_review_is_worked_at_beside_the_others(files: ServingFiles) -> None:
+    """No small one waits until a large one is done, and no more than some large ones are in memory."""
+    large = json.dumps(review(pod(volumes=[{"name": f"v{number}"} for number in range(20_000)]))).encode()
+    assert len(large) > LARGE_REVIEW
+
+    async def talk() -> list[tuple[int, Any]]:
+        async with serving(files) as client:
+            return await asyncio.gather(
+                *(client.ask(large) for _ in range(MAX_LARGE + 2)), *(client.ask(WHOLE) for _ in range(20))
+            )
+
+    answers = asyncio.run(talk())
+
+    assert [(status, answer["response"]["allowed"]) for status, answer in answers] == [(200, True)] * len(answers)
+    assert all("patch" in answer["response"] for _, answer in answers)
+
+
+def test_a_thousand_connections_at_once_are_all_answered(files: ServingFiles) -> None:
+    count = 1000
+
+    async def talk() -> tuple[list[tuple[int, Any]], str]:
+        async with serving(files) as client:
+            # Handshakes are taken some at a time, so that nobody's deadline depends on how fast this machine is.
+            gate = asyncio.Semaphore(50)
+            here = 0
+            everybody = asyncio.Event()
+
+            async def one() -> bytes:
+                nonlocal here
+                async with gate:
+                    reader, writer = await client.connect()
+                    writer.write(WHOLE_REQUEST.replace(b"Connection: close", b"Connection: keep-alive"))
+                    answer = await reader.readuntil(b"\r\n\r\n")
+                    here += 1
+                    if here == count:
+                        everybody.set()
+                await everybody.wait()
+                writer.write(WHOLE_REQUEST)
+                answer = await reader.read()
+                writer.close()
+                return answer
+
+            answers = asyncio.gather(*(one() for _ in range(count)))
+            await everybody.wait()
+            figures = await client.metrics()
+            return [(200, answer) for answer in await answers], figures
+
+    answers, figures = asyncio.run(talk())
+
+    assert sum(b'"allowed":true' in answer for _, answer in answers) == count
+    assert gauge(figures, "qbitel_injector_connections") >= count
+    assert gauge(figures, 'qbitel_injections_total{result="injected"}') >= count
+
+
+def gauge(figures: str, name: str) -> float:
+    """The value of one series."""
+    (line,) = [line for line in figures.splitlines() if line.startswith(f"{name} ")]
+    return float(line.rpartition(" ")[2])
+
+
+def test_what_was_answered_is_counted_by_its_result(files: ServingFiles) -> None:
+    async def talk() -> str:
+        async with serving(files) as client:
+            for body in (
+                WHOLE,
+                WHOLE,
+                json.dumps(review(pod(hostNetwork=True))).encode(),
+                json.dumps(review(pod(securityContext={"runAsUser": 2102}))).encode(),
+                b"{",
+            ):
+                await client.ask(body)
+            await client.ask(WHOLE, **{"Content-Type": "text/plain"})
+            return await client.metrics()
+
+    figures = asyncio.run(talk())
+
+    counts = {
+        result: gauge(figures, f'qbitel_injections_total{{result="{result}"}}')
+        for result in ("injected", "passed", "refused", "malformed", "failed")
+    }
+    assert counts == {"injected": 2, "passed": 1, "refused": 1, "malformed": 2, "failed": 0}
+    assert gauge(figures, "qbitel_injection_seconds_count") == 5
+    assert 0 < gauge(figures, "qbitel_cert_expiry_seconds") <= 86400
+
+
+def test_strangers_fill_no_disk_with_complaints(files: ServingFiles, caplog: pytest.LogCaptureFixture) -> None:
+    async def talk() -> None:
+        async with serving(files) as client:
+            for _ in range(30):
+                await client.ask(b"{")
+
     with caplog.at_level(logging.INFO, logger="qbitel.injector"):
-        certificate.refresh()
+        asyncio.run(talk())
 
-    assert shown(certificate) == ssl.PEM_cert_to_DER_cert(files.certificate.read_text()) != first
-    assert "a new certificate is in use" in caplog.text
-    files.key.unlink()
-    certificate.refresh()
-    assert shown(certificate) != first
+    # One line for the first, and one a second at most.
+    began, ended = caplog.records[0].created, caplog.records[-1].created
+    assert 1 <= caplog.text.count("the body is no JSON") <= 1 + math.ceil(ended - began)
 
 
-def shown(certificate: ServingCertificate) -> bytes:
-    """The certificate of a real handshake."""
-    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trust.check_hostname = False
-    trust.verify_mode = ssl.CERT_NONE
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server = certificate.context.wrap_bio(to_server, to_client, server_side=True)
-    client = trust.wrap_bio(to_client, to_server)
-    for _ in range(3):
-        for side in (client, server):
-            with contextlib.suppress(ssl.SSLWantReadError):
-                side.do_handshake()
-    found = client.getpeercert(binary_form=True)
-    assert found is not None
-    return found
+def fuzzed(files: ServingFiles, requests: list[bytes]) -> list[bytes]:
+    """The answers to requests of which many have no end: nobody waits for the rest of them for long."""
+
+    async def talk() -> list[bytes]:
+        async with serving(files) as client:
+            answers = await asyncio.gather(*(said(client, request) for request in requests))
+            # Whatever was sent, the next one is answered.
+            monkeypatch.setattr(webhook, "BODY_SECONDS", 60.0)
+            monkeypatch.setattr(connections, "HEAD_SECONDS", 60.0)
+            assert b'"allowed":true' in await said(client, WHOLE_REQUEST)
+            return answers
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(webhook, "BODY_SECONDS", 0.1)
+        monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+        monkeypatch.setattr(connections, "IDLE_SECONDS", 0.3)
+        return asyncio.run(talk())
 
 
-@pytest.mark.parametrize("spoil", ["missing", "garbage", "mismatch"])
-def test_without_a_usable_certificate_it_does_not_start(files: ServingFiles, spoil: str, tmp_path: Path) -> None:
-    if spoil == "missing":
-        files.certificate.unlink()
-    elif spoil == "garbage":
-        files.certificate.write_text("garbage")
-    else:
-        (tmp_path / "other").mkdir()
-        files.key.write_bytes(write_certificate(tmp_path / "other").key.read_bytes())
-
-    with pytest.raises(UserError) as refused:
-        ServingCertificate(files)
-
-    assert str(files.certificate) in str(refused.value)
+def lets_a_bare_pod_through(answer: bytes) -> bool:
+    return b'"allowed":true' in answer and b'"patch"' not in answer
 
 
-def test_nothing_older_than_tls_1_3_is_spoken(files: ServingFiles) -> None:
-    assert ServingCertificate(files).context.minimum_version is ssl.TLSVersion.TLSv1_3
+def test_a_request_that_is_cut_anywhere_is_answered_or_ends_and_never_lets_a_pod_through(
+    files: ServingFiles,
+) -> None:
+    cuts = [*range(0, len(WHOLE_REQUEST) - 1, 7)]
+
+    for answer in fuzzed(files, [WHOLE_REQUEST[:cut] for cut in cuts]):
+        assert answer == b"" or b'"kind":"Status"' in answer
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, len(WHOLE_REQUEST) - 1), st.integers(0, 255)), min_size=25, max_size=25),
+)
+def test_a_request_with_another_byte_never_lets_a_pod_through_unseen(
+    files: ServingFiles, changes: list[tuple[int, int]]
+) -> None:
+    requests = [WHOLE_REQUEST[:at] + bytes([byte]) + WHOLE_REQUEST[at + 1 :] for at, byte in changes]
+    answers = fuzzed(files, requests)
+
+    for (at, _), answer in zip(changes, answers, strict=True):
+        if lets_a_bare_pod_through(answer):
+            # Another path, where the pod's own label decides, or another operation, namespace or pod that says no.
+            assert at < WHOLE_REQUEST.index(b" HTTP/1.1") or at >= WHOLE_REQUEST.index(WHOLE)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=200), min_size=10, max_size=10))
+def test_any_bytes_at_all_leave_the_webhook_standing(files: ServingFiles, requests: list[bytes]) -> None:
+    for answer in fuzzed(files, requests):
+        assert not lets_a_bare_pod_through(answer)

@@ -39,8 +39,8 @@ def test_a_pod_that_asks_for_nothing_gets_what_the_installation_has() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("interception_mode", "TPROXY"),
         ("interception_mode", "some"),
+        ("interception_mode", ""),
         ("proxy_image", "a b"),
         ("proxy_image", ""),
         ("proxy_image", "docker.io/istio/proxyv2:1.28"),

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from kube.client import ApiRefused, resource
-from mesh.names import AUTHORITY_SERVICE, CONTROL_NAMESPACE
+from mesh.names import AUTHORITY_SERVICE, CONTROL_NAMESPACE, WEBHOOK_NAME
 from tests.kube.rig import Place
 
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "operations.md"
@@ -27,6 +27,8 @@ _KINDS = {
     "ClusterRole": ("clusterroles", _RBAC),
     "ClusterRoleBinding": ("clusterrolebindings", _RBAC),
 }
+# Names of objects that belong to the whole cluster; a test must not touch those of an installation.
+_CLUSTER_WIDE = (WEBHOOK_NAME,)
 
 
 def documented(marker: str) -> list[Any]:
@@ -48,6 +50,8 @@ def rules(objects: list[Any]) -> Iterator[tuple[str, str, str]]:
 def moved(objects: list[Any], namespace: str) -> list[Any]:
     """The same for another namespace; names of what belongs to the whole cluster are made the test's own."""
     text = json.dumps(objects).replace(f'"{CONTROL_NAMESPACE}"', f'"{namespace}"')
+    for name in _CLUSTER_WIDE:
+        text = text.replace(f'"{name}"', f'"{name}-{namespace}"')
     found: list[Any] = json.loads(text)
     for each in found:
         if each.get("kind", "").startswith("Cluster"):

@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "_LOOK_SECONDS", 0.05)
 
 
-def test_the_parts_are_those_of_one_cluster_and_service_secrets_only_where_asked_for(fake: Where) -> None:
+def test_the_parts_are_those_of_one_cluster_and_the_others_only_where_asked_for(fake: Where) -> None:
     async def main() -> None:
         async with fake() as place:
             async with parts_of(place, "pod-1") as parts:
@@ -38,6 +38,8 @@ def test_the_parts_are_those_of_one_cluster_and_service_secrets_only_where_asked
                 assert len(parts.chores) == 2
             async with parts_of(place, "pod-1", service_secrets=True) as parts:
                 assert len(parts.chores) == 3
+            async with parts_of(place, "pod-1", service_secrets=True, webhook_name=names.WEBHOOK_NAME) as parts:
+                assert len(parts.chores) == 4
 
     run(main())
 

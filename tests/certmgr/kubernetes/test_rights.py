@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from certmgr.kubernetes import webhook_certificates
 from certmgr.kubernetes.parts import cluster_store
 from certmgr.revocation import revoke
 from kube import reconciler
@@ -19,9 +20,11 @@ from tests.certmgr.kubernetes.authority import issue, serving
 from tests.certmgr.kubernetes.documented import documented, granted, moved, path_of, rules
 from tests.certmgr.kubernetes.test_service_secrets import annotate, secret_where, whole
 from tests.certmgr.kubernetes.test_token_review import requested
+from tests.certmgr.kubernetes.test_webhook_certificates import ADMISSION, good, registered, webhook_of
 from tests.kube.places import Where
 from tests.kube.rig import Place, run, until, utc_now
 
+WEBHOOKS = resource("mutatingwebhookconfigurations", api=ADMISSION)
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -65,6 +68,7 @@ async def in_force(kubeconfig: str, place: Place) -> None:
             (resource("secrets", namespace=place.namespace), {}),
             (resource("configmaps"), ours),
             (resource("serviceaccounts"), {}),
+            (WEBHOOKS, {"fieldSelector": f"metadata.name={webhook_of(place)}"}),
         ):
             while True:
                 try:
@@ -101,14 +105,22 @@ async def live(place: Place, service: Any, namespace: str) -> None:
     )
     await secret_where(place, namespace, "web-tls", lambda found: found["data"]["tls.crt"] != "ZWRpdGVk")
 
+    made = await good(place)
+    path = resource("secrets", namespace=place.namespace, name=names.WEBHOOK_SECRET)
+    await place.cluster.patch(path, {"data": {"tls.crt": ""}})
+    await secret_where(place, place.namespace, names.WEBHOOK_SECRET, lambda found: found["data"] != made["data"])
+    await good(place)
+
 
 def test_what_is_documented_is_all_that_the_authority_needs_and_all_of_it_is_used(
     real: Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciler, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(webhook_certificates, "TAKE_UP_SECONDS", 0.0)
+    markers = ("authority", "webhook", "secrets mode")
 
     async def main() -> Uses:
-        async with real() as place, granted(place, "authority", "secrets mode") as kubeconfig:
+        async with real() as place, granted(place, *markers) as kubeconfig, registered(place):
             await in_force(kubeconfig, place)
             uses = Uses(place, monkeypatch)
             await place.cluster.create(
@@ -120,7 +132,8 @@ def test_what_is_documented_is_all_that_the_authority_needs_and_all_of_it_is_use
                 # As the leader does with the list of a replica that is gone, when all in it have ended.
                 await store.delete("peers-gone", await store.save("peers-gone", b"", None))
             account = dataclasses.replace(place, kubeconfig=kubeconfig)
-            async with serving(account, "pod-1", service_secrets=True) as service:
+            everything = {"service_secrets": True, "webhook_name": webhook_of(place)}
+            async with serving(account, "pod-1", **everything) as service:
                 await until(service.parts.is_leader)
                 await live(place, service, namespace)
                 await until(lambda: ("Role", "leases", "update") in uses.made)
@@ -128,7 +141,7 @@ def test_what_is_documented_is_all_that_the_authority_needs_and_all_of_it_is_use
 
     uses = run(main())
     assert uses.forbidden == []
-    assert uses.made == {*rules(documented("authority")), *rules(documented("secrets mode"))}
+    assert uses.made == {rule for marker in markers for rule in rules(documented(marker))}
 
 
 def test_the_namespace_s_other_readers_are_not_let_in_by_it(real: Where) -> None:
