@@ -1,257 +1,229 @@
-"""`qbitel check`: what of this machine and its certificates is fit for the mesh, one line each, with what to do.
+"""`qbitel check`: whether a machine, a cluster, the mesh in it or manifests are as they ought to be, and what to do.
 
-A check is a row of CHECKS: a name, and a function from what the user gave to a Finding. A check imports what it looks
-at only when it runs, so that a library that is broken becomes a failure here, and not a traceback.
+What is looked at is in cli/checks/: facts are gathered, and judged by pure functions, a row of a table for each.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import datetime
-import importlib.metadata
-import json
 import os
-import platform
-import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from cli.arguments import Parser
+from cli.arguments import Parser, positive_int
+from cli.checks import manifests, report, table
+from cli.checks.facts import ClusterFacts
+from cli.checks.findings import Check, Finding, Group, Status, skipped
+from cli.checks.machine import Subject
 from mesh import names
 from mesh.errors import UserError
 
 EXIT_FAILURE: Final = 1
-_PYTHON: Final = (3, 11)
-# The first release whose wheels carry an OpenSSL with ML-KEM and ML-DSA, and X.509 with both.
-_CRYPTOGRAPHY: Final = 50
-# A rotation renews after half of a certificate's life; what has less than a tenth left was not renewed.
-_LITTLE_LEFT: Final = 0.1
-_UNSHARE_SECONDS: Final = 10
-
-
-class Status(Enum):
-    """What a check found. Only a failure changes the exit code."""
-
-    PASS = "pass"  # noqa: S105  # no password
-    WARNING = "warning"  # something optional is missing, or will be wrong soon
-    FAILURE = "failure"
+# Certificates are renewed in rounds: fifty sidecars, evenly chosen, show what is wrong with more than a few.
+_SAMPLE: Final = 50
+_MOST_SAMPLED: Final = 5000
+_MOST_WAIT: Final = 3600.0
+# Between two looks of --wait: a pod takes seconds to start.
+_PAUSE_SECONDS: Final = 2.0
+# Where Kubernetes mounts a pod's own token.
+_POD_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What is, and what to do about it; `fix` is empty where nothing is to be done."""
+class Clocks:
+    """Time as the command sees it."""
 
-    status: Status
-    detail: str
-    fix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What the checks look at besides the machine itself."""
-
-    certs: Path | None
-    environment: Mapping[str, str]
-    now: datetime.datetime
+    now: Callable[[], datetime.datetime]
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One row: a name that stays the same for ever, and how to find out."""
-
-    name: str
-    run: Callable[[Subject], Finding]
+REAL: Final = Clocks(lambda: datetime.datetime.now(datetime.UTC), time.monotonic, time.sleep)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run every check and print the findings; 0 where none is a failure."""
+    """Run the checks that are asked for and print what they find; 0 where none is a failure. Raises UserError."""
+    return run(arguments, os.environ, REAL)
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str], clocks: Clocks) -> int:
+    """As `main`, in this environment and time."""
     options = _parser().parse_args(arguments)
-    subject = Subject(options.certs, os.environ, datetime.datetime.now(datetime.UTC))
-    found = {check.name: check.run(subject) for check in CHECKS if options.certs or check.name not in OF_CERTIFICATES}
-    print(as_json(found) if options.json else as_lines(found))
-    return EXIT_FAILURE if any(one.status is Status.FAILURE for one in found.values()) else 0
+    if options.list:
+        print(listing())
+        return 0
+    command = _Command(options, environment, clocks)
+    deadline = clocks.monotonic() + options.wait
+    found = command.look()
+    while _has_failed(found) and clocks.monotonic() < deadline:
+        clocks.sleep(min(_PAUSE_SECONDS, max(deadline - clocks.monotonic(), 0.0)))
+        found = command.look()
+    print(report.as_json(found) if options.json or options.output == "json" else report.as_lines(found))
+    return EXIT_FAILURE if _has_failed(found) else 0
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="qbitel check",
-        description="Say what of this machine is fit for the mesh: one line for each check, and what to do where it is "
-        "not. Exit code 0 where no check fails; nothing is changed, installed or fetched.",
+        description="Say what of this machine, of a cluster and of the mesh in it is as it ought to be: a line for "
+        "each check, and what to do where it is not. Without an option: this machine and, where a kubeconfig is at "
+        "hand, the mesh in that cluster. Nothing is changed: pods are made for trial only (dry run).",
+        epilog="exit codes: 0 no check fails (warnings and skipped ones are no failure); 1 one fails; 2 an error",
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--local", action="store_true", help="this machine alone")
+    mode.add_argument("--pre", action="store_true", help="before an installation: can this cluster have the mesh")
+    mode.add_argument("--proxy", action="store_true", help="the pods of the mesh alone (the data plane)")
+    mode.add_argument(
+        "-f",
+        "--file",
+        metavar="FILE|DIR",
+        action="append",
+        help="manifests and policies instead of a cluster; - for standard input; repeatable",
     )
     parser.add_argument(
-        "--certs",
-        metavar="DIR",
-        type=Path,
-        help=f"look at these certificates too, for example {names.CERTIFICATE_FOLDER}",
+        "--namespace",
+        "-n",
+        metavar="NS",
+        action="append",
+        default=[],
+        help="the pods of this namespace alone; repeatable. With -f: of what names none (default)",
     )
-    parser.add_argument("--json", action="store_true", help="an object for programs: name → status, detail, fix")
+    parser.add_argument("--control-namespace", metavar="NS", default=names.CONTROL_NAMESPACE, help="(%(default)s)")
+    parser.add_argument(
+        "--kubeconfig", metavar="FILE", help="the cluster ($KUBECONFIG, ~/.kube/config, the one that this pod is in)"
+    )
+    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig (its current one)")
+    parser.add_argument(
+        "--certs", metavar="DIR", type=Path, help=f"these certificates too, as {names.CERTIFICATE_FOLDER}"
+    )
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(%(default)s)")
+    parser.add_argument("--json", action="store_true", help="the same as -o json")
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=_seconds, default=0.0, help="until no check fails, so long at most"
+    )
+    for flag, text in (("--only", "these checks or groups alone"), ("--skip", "not these checks or groups")):
+        parser.add_argument(
+            flag, metavar="NAME[,NAME…]", type=_words, action="extend", default=[], help=f"{text}; repeatable"
+        )
+    parser.add_argument(
+        "--sample",
+        metavar="N",
+        type=_sample,
+        default=_SAMPLE,
+        help=f"ask so many sidecars for their metrics (%(default)s; up to {_MOST_SAMPLED})",
+    )
+    parser.add_argument("--list", action="store_true", help="all checks, a line each, and end")
     return parser
 
 
-def as_lines(found: Mapping[str, Finding]) -> str:
-    """For people: status, name, detail; behind an arrow what to do."""
-    width = max(map(len, found))
-    return "\n".join(
-        f"{one.status.value:<7}  {name:<{width}}  {one.detail}" + (f" → {one.fix}" if one.fix else "")
-        for name, one in found.items()
-    )
+def listing() -> str:
+    """Every check: its name, its group, what it is about."""
+    width = max(len(check.name) for check in table.EVERY)
+    groups = max(len(group.value) for group in Group)
+    return "\n".join(f"{one.name:<{width}}  {one.group.value:<{groups}}  {one.about}" for one in table.EVERY)
 
 
-def as_json(found: Mapping[str, Finding]) -> str:
-    """For programs."""
-    return json.dumps({name: {**asdict(one), "status": one.status.value} for name, one in found.items()}, indent=2)
+class _Command:
+    """What was asked for, checked; `look` does it, and may be called again."""
 
+    def __init__(self, options: argparse.Namespace, environment: Mapping[str, str], clocks: Clocks) -> None:
+        self._options = options
+        self._environment = environment
+        self._clocks = clocks
+        self._wanted = table.selected(_groups(options), options.only, options.skip)
+        self._reads_cluster = any(check.name in self._wanted for check in table.CLUSTER)
+        self._kubeconfig, self._has_cluster = self._cluster() if self._reads_cluster else (None, False)
 
-def check_python(_subject: Subject) -> Finding:
-    """The interpreter's version."""
-    version = platform.python_version()
-    if sys.version_info < _PYTHON:
-        return Finding(Status.FAILURE, f"Python {version}", "use Python 3.11 or newer")
-    return Finding(Status.PASS, f"Python {version}")
-
-
-def check_uvloop(_subject: Subject) -> Finding:
-    """That uvloop is there and runs something."""
-    fix = "reinstall it: python -m pip install --force-reinstall uvloop"
-    try:
-        from proxy import loop  # noqa: PLC0415  # see the top of the file
-
-        loop.run(asyncio.sleep(0))
-    except (ImportError, OSError) as error:
-        return Finding(Status.FAILURE, f"uvloop does not work: {error}", fix)
-    return Finding(Status.PASS, f"uvloop {importlib.metadata.version('uvloop')}")
-
-
-def check_cryptography(subject: Subject) -> Finding:
-    """The version of `cryptography`, and that its OpenSSL has ML-KEM-1024 and ML-DSA-87: both are used once."""
-    fix = f"python -m pip install 'cryptography>={_CRYPTOGRAPHY}', from a wheel, which brings its own OpenSSL"
-    try:
-        version = importlib.metadata.version("cryptography")
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(Status.FAILURE, "cryptography is not installed", fix)
-    if int(version.partition(".")[0]) < _CRYPTOGRAPHY:
-        return Finding(Status.FAILURE, f"cryptography {version} is too old", fix)
-    try:
-        from certmgr.authority import create_root  # noqa: PLC0415  # see the top of the file
-        from pqtls.provider import Agreement  # noqa: PLC0415
-        from pqtls.provider_cryptography import PROVIDER  # noqa: PLC0415
-        from pqtls.x509_reading import UNREADABLE  # noqa: PLC0415  # with what `cryptography` raises for algorithms that it lacks
-    except ImportError as error:
-        return Finding(Status.FAILURE, f"cryptography {version} cannot be loaded: {error}", fix)
-    try:
-        share = PROVIDER.generate_share(Agreement.ML_KEM_1024)
-        answer = PROVIDER.answer_share(Agreement.ML_KEM_1024, share.public)
-        agreed = share.finish(answer.share) == answer.secret
-        create_root("CN=check", subject.now)
-    except UNREADABLE as error:
-        return Finding(Status.FAILURE, f"cryptography {version} lacks ML-KEM-1024 or ML-DSA-87: {error}", fix)
-    if not agreed:
-        return Finding(Status.FAILURE, f"ML-KEM-1024 of cryptography {version} gives two different secrets", fix)
-    return Finding(Status.PASS, f"cryptography {version}, with ML-KEM-1024 and ML-DSA-87")
-
-
-def check_liboqs(subject: Subject) -> Finding:
-    """Whether the second provider can be used. Nothing is ever fetched or built for it."""
-    from proxy.providers import LiboqsAbsent, load_liboqs  # noqa: PLC0415  # see the top of the file
-
-    try:
-        provider = load_liboqs(subject.environment)
-    except LiboqsAbsent as reason:
-        return Finding(
-            Status.WARNING, f"not usable: {reason}", "nothing, if you do not want --provider liboqs: it is optional"
-        )
-    return Finding(Status.PASS, f"liboqs {provider.library_version}, for --provider liboqs")
-
-
-def check_iptables(_subject: Subject) -> Finding:
-    """Which packet filters interception could use."""
-    from init import backend  # noqa: PLC0415  # see the top of the file
-
-    fix = "only `qbitel init` and the pods of `qbitel demo` need it: install the iptables package"
-    try:
-        filters = backend.find_filters()
-        refusals = {one: one.refusal() for one in filters}
-    except UserError as error:
-        return Finding(Status.WARNING, str(error), fix)
-    if not filters:
-        return Finding(Status.WARNING, "iptables is not installed", fix)
-    usable = [f"{one.lister} ({one.kind.value})" for one, refusal in refusals.items() if refusal is None]
-    if usable:
-        return Finding(Status.PASS, ", ".join(usable))
-    return Finding(
-        Status.WARNING,
-        "; ".join(dict.fromkeys(str(refusal) for refusal in refusals.values())),
-        "interception needs root, or NET_ADMIN and NET_RAW, and the kernel's nat table",
-    )
-
-
-def check_namespaces(_subject: Subject) -> Finding:
-    """Whether this user may make a network namespace: one is made, and gone with its process."""
-    fix = "only the pods of `qbitel demo` need it (it says so and uses loopback): run it as root"
-    unshare, true = shutil.which("unshare"), shutil.which("true")
-    if unshare is None or true is None:
-        return Finding(Status.WARNING, "unshare (util-linux) is not installed, so it cannot be tried", fix)
-    try:
-        ended = subprocess.run(  # noqa: S603  # absolute paths, no shell
-            [unshare, "--net", true], capture_output=True, text=True, timeout=_UNSHARE_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return Finding(Status.WARNING, f"making one did not end within {_UNSHARE_SECONDS} s", fix)
-    if ended.returncode:
-        return Finding(Status.WARNING, ended.stderr.strip() or f"unshare ended with {ended.returncode}", fix)
-    return Finding(Status.PASS, "network namespaces can be made")
-
-
-def check_certificates(subject: Subject) -> Finding:
-    """The folder as a sidecar loads it, and its certificate as a peer with the same roots would judge it."""
-    from cli.sealed import open_sealed_key  # noqa: PLC0415
-    from pqtls.certificates import Purpose, validate_chain  # noqa: PLC0415  # see the top of the file
-    from pqtls.errors import CertificateRefused  # noqa: PLC0415
-    from pqtls.profiles import QBITEL  # noqa: PLC0415
-    from proxy.config import CredentialFiles  # noqa: PLC0415
-    from proxy.credential_files import load  # noqa: PLC0415
-    from proxy.credentials import TlsSettings  # noqa: PLC0415
-    from proxy.identity import IdentityRule  # noqa: PLC0415
-
-    folder = subject.certs or Path(names.CERTIFICATE_FOLDER)
-    renew = f"issue a new one: qbitel ca issue --help, or look at what should have renewed {folder}"
-    settings = TlsSettings(profiles=(QBITEL,), accept_identity=IdentityRule(frozenset(), frozenset()))
-    try:
-        bundle = load(CredentialFiles.in_folder(folder, open_sealed=open_sealed_key), settings)
-    except UserError as error:
-        return Finding(Status.FAILURE, str(error), f"mend what is in {folder}")
-    try:
-        for purpose in Purpose:
-            found = validate_chain(
-                bundle.credential.chain, bundle.trust, purpose, subject.now, QBITEL.signature_schemes
+    def look(self) -> dict[Check[Any], Finding]:
+        """Run every check that is wanted."""
+        if self._options.file:
+            facts = manifests.read(
+                self._options.file, self._options.namespace, control_namespace=self._options.control_namespace
             )
-    except CertificateRefused as error:
-        return Finding(Status.FAILURE, f"peers would refuse it: {error}".replace("the peer's", "our"), renew)
-    left, life = found.valid_until - subject.now, found.valid_until - found.valid_from
-    detail = f"{bundle.identity}, matches its key and roots, valid for {_days(left)} more"
-    if left < life * _LITTLE_LEFT:
-        return Finding(Status.WARNING, detail, renew)
-    return Finding(Status.PASS, detail)
+            return self._judged(table.FILES, facts)
+        subject = Subject(self._options.certs, self._environment, self._clocks.now())
+        return self._judged(table.MACHINE, subject) | self._of_cluster()
+
+    def _of_cluster(self) -> dict[Check[Any], Finding]:
+        if not self._reads_cluster:
+            return {}
+        reachable, *others = [check for check in table.CLUSTER if check.name in table.REQUIRED]
+        if not self._has_cluster:
+            return {reachable: skipped("no cluster is at hand: --kubeconfig FILE names one (--local: do without)")}
+        facts = self._facts()
+        # Without them everything else is skipped, which is no failure: nobody shall take that for a good mesh.
+        required = {check: check.run(facts) for check in (reachable, *([] if self._options.pre else others))}
+        return {check: one for check, one in required.items() if one.status is Status.FAILURE} | self._judged(
+            table.CLUSTER, facts
+        )
+
+    def _judged(self, checks: Sequence[Check[Any]], facts: object) -> dict[Check[Any], Finding]:
+        return {check: check.run(facts) for check in checks if check.name in self._wanted}
+
+    def _cluster(self) -> tuple[str | None, bool]:
+        """The kubeconfig (None: that of this pod), and whether there is a cluster at all. Raises UserError."""
+        options = self._options
+        try:
+            from control.cluster import usual_kubeconfig  # noqa: PLC0415  # an extra brings what it needs
+        except ImportError as error:
+            if options.kubeconfig or options.context or options.pre or options.proxy:
+                raise UserError(
+                    f"a cluster needs the Python package {error.name}: pip install 'qbitel-mesh[kubernetes]'"
+                ) from None
+            return None, False
+        kubeconfig = usual_kubeconfig(options.kubeconfig, self._environment)
+        if kubeconfig is None and options.context:
+            raise UserError("--context is of a kubeconfig, and there is none; give --kubeconfig FILE")
+        found = kubeconfig is not None or _POD_TOKEN.exists()
+        if not found and (options.pre or options.proxy):
+            raise UserError("no cluster is at hand; give --kubeconfig FILE")
+        return kubeconfig, found
+
+    def _facts(self) -> ClusterFacts:
+        from cli.checks import gathering  # noqa: PLC0415  # an extra brings what it needs
+
+        options = self._options
+        groups = {check.group for check in table.CLUSTER if check.name in self._wanted}
+        wanted = gathering.Wanted(groups, options.control_namespace, frozenset(options.namespace), options.sample)
+        return asyncio.run(gathering.gather(self._kubeconfig, options.context, wanted, self._clocks.now))
 
 
-def _days(span: datetime.timedelta) -> str:
-    days = span / datetime.timedelta(days=1)
-    return f"{days:.1f} days" if days >= 2 else f"{days * 24:.1f} hours"
+def _groups(options: argparse.Namespace) -> frozenset[Group]:
+    if options.file:
+        return table.OF_FILES
+    if options.local:
+        return table.LOCAL
+    if options.pre:
+        return table.PRE
+    return table.PROXY if options.proxy else table.INSTALLED
 
 
-CHECKS: Final = (
-    Check("python", check_python),
-    Check("uvloop", check_uvloop),
-    Check("cryptography", check_cryptography),
-    Check("liboqs", check_liboqs),
-    Check("iptables", check_iptables),
-    Check("namespaces", check_namespaces),
-    Check("certificates", check_certificates),
-)
-# Run only with --certs.
-OF_CERTIFICATES: Final = frozenset({"certificates"})
+def _has_failed(found: Mapping[Check[Any], Finding]) -> bool:
+    return any(one.status is Status.FAILURE for one in found.values())
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (part.strip() for part in text.split(",")) if word]
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _MOST_WAIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {_MOST_WAIT:g}")
+    return seconds
+
+
+def _sample(text: str) -> int:
+    number = positive_int(text)
+    if number > _MOST_SAMPLED:
+        raise argparse.ArgumentTypeError(f"{text} sidecars are too many; at most {_MOST_SAMPLED}")
+    return number

@@ -25,8 +25,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "wait": ("cli.wait", "wait until the sidecar of this pod is ready, or has nothing left to do"),
     "ca": ("cli.ca.command", "make and run certificate authorities, look at and judge certificates"),
     "certmgr": ("cli.certmgr", "run the mesh's certificate authority as a service"),
+    "discovery": ("cli.discovery", "bring policies and peers to the sidecars of a cluster"),
     "policy": ("cli.policy.command", "write, check, explain and compare the policies that govern a mesh"),
-    "check": ("cli.check", "say what of this machine and its certificates is fit for the mesh"),
+    "check": ("cli.check", "say what of this machine, a cluster and its mesh, or manifests is as it ought to be"),
     "bench": ("cli.bench", "measure the cryptography on this machine"),
 }
 # 128 + the signal: what a shell reports for a program that Ctrl-C, or a closed pipe, ended.

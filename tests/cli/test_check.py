@@ -1,175 +1,164 @@
-"""`qbitel check`: what each check finds, and what the exit code says."""
+"""`qbitel check`: what is looked at in which mode, what is printed, and what the exit code says."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import importlib.metadata
 import json
-import os
-import shutil
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from certmgr.authority import WorkloadRequest, create_root, issue_workload
-from certmgr.files import write_workload
 from cli import check
-from cli.check import Finding, Status, Subject
-from cli.main import main
-from mesh.spiffe import SpiffeId
+from cli.check import Clocks
+from cli.checks import gathering
+from cli.checks.facts import ClusterFacts, unknown
+from mesh.errors import UserError
+from tests.cli.checks.rig import NOW, good
+from tests.kube.rig import kubeconfig_file
 
-NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-HERE = Subject(None, os.environ, NOW)
+NOWHERE = {"HOME": "/nonexistent"}
 
 
-@pytest.fixture(scope="module")
-def issued(tmp_path_factory):
-    """A folder whose certificate is valid for ten hours from NOW."""
-    folder = tmp_path_factory.mktemp("certs") / "web"
-    root = create_root("CN=root", NOW)
-    request = WorkloadRequest(
-        spiffe_id=SpiffeId.parse("spiffe://cluster.local/ns/a/sa/web"), validity=datetime.timedelta(hours=10)
-    )
-    write_workload(folder, issue_workload(request, root, NOW), [root.certificate])
-    return folder
+class Time:
+    """A clock that sleeping sets forward."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def clocks(self) -> Clocks:
+        return Clocks(lambda: datetime.datetime.now(datetime.UTC), lambda: self.seconds, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """None is at hand but what a test names."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(check, "_POD_TOKEN", tmp_path / "none")
 
 
 @pytest.fixture
-def certs(issued, tmp_path) -> Path:
-    return Path(shutil.copytree(issued, tmp_path / "certs"))
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ClusterFacts]:
+    """What is found out of a cluster, one after the other; the last stays."""
+    looks: list[ClusterFacts] = []
+
+    async def gathered(*_arguments: Any) -> ClusterFacts:
+        return looks.pop(0) if len(looks) > 1 else looks[0]
+
+    monkeypatch.setattr(gathering, "gather", gathered)
+    return looks
 
 
-def looked_at(certs: Path, **later: float) -> Finding:
-    return check.check_certificates(Subject(certs, {}, NOW + datetime.timedelta(**later)))
+def run(*arguments: str, environment: dict[str, str] | None = None, time: Time | None = None) -> int:
+    return check.run(arguments, environment or {}, (time or Time()).clocks())
 
 
-def test_what_the_tests_run_on_is_fit(capsys):
-    code = main(["check"])
-    lines = {line.split()[1]: line.split()[0] for line in capsys.readouterr().out.splitlines()}
-    assert code == 0
-    assert list(lines) == ["python", "uvloop", "cryptography", "liboqs", "iptables", "namespaces"]
-    assert [lines[name] for name in ("python", "uvloop", "cryptography")] == ["pass"] * 3
-    assert "failure" not in lines.values()
+def test_without_a_cluster_this_machine_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "machine"
+    assert any(line.startswith("✓ python") for line in lines)
+    assert any(line.startswith("– api-reachable") and "no cluster is at hand" in line for line in lines)
 
 
-def test_a_failure_is_exit_code_1_and_every_problem_says_what_to_do(capsys, tmp_path):
-    assert main(["check", "--certs", str(tmp_path / "nowhere"), "--json"]) == 1
+def test_a_failure_is_exit_code_1_and_every_problem_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("--local", "--certs", str(tmp_path / "nowhere"), "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert found["certificates"]["status"] == "failure"
     assert "tls.crt does not exist" in found["certificates"]["detail"]
-    assert all(one["fix"] for one in found.values() if one["status"] != "pass")
+    assert all(set(one) == {"group", "status", "detail", "fix", "items"} for one in found.values())
+    assert all(one["fix"] for one in found.values() if one["status"] in ("warning", "failure"))
 
 
-def test_a_wrong_flag_is_one_line(capsys):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--frobnicate"],
+        ["--pre", "--proxy"],
+        ["--wait", "-1"],
+        ["--wait", "soon"],
+        ["--sample", "0"],
+        ["--sample", "1000000"],
+        ["-o", "xml"],
+    ],
+)
+def test_a_wrong_flag_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["check", "--frobnicate"])
+        run(*arguments)
     assert stop.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_lines_show_an_arrow_only_where_something_is_to_be_done():
-    text = check.as_lines({"a": Finding(Status.PASS, "fine"), "bc": Finding(Status.WARNING, "not so", "do this")})
-    assert text.splitlines() == ["pass     a   fine", "warning  bc  not so → do this"]
+def test_who_asks_for_a_cluster_where_there_is_none_hears_it() -> None:
+    for arguments in (["--pre"], ["--proxy"]):
+        with pytest.raises(UserError, match="no cluster is at hand"):
+            run(*arguments)
+    with pytest.raises(UserError, match="--context is of a kubeconfig"):
+        run("--context", "other")
+    with pytest.raises(UserError, match="does not exist"):
+        run("--pre", "--kubeconfig", "/nonexistent/kubeconfig")
 
 
-def test_an_old_python_fails(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 10, 9))
-    assert check.check_python(HERE).status is Status.FAILURE
+def test_a_context_that_there_is_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="with the context other"):
+        run("--pre", "--kubeconfig", kubeconfig_file(tmp_path, 1), "--context", "other")
 
 
-def test_a_uvloop_that_cannot_be_loaded_fails(monkeypatch):
-    monkeypatch.setitem(sys.modules, "proxy.loop", None)
-    monkeypatch.delattr("proxy.loop")
-    found = check.check_uvloop(HERE)
-    assert found.status is Status.FAILURE
-    assert "uvloop" in found.fix
+def test_each_mode_looks_at_its_groups(cluster: list[ClusterFacts], capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.append(good())
+    for mode, groups in (
+        (["--pre"], {"machine", "cluster", "pre"}),
+        (["--proxy"], {"data-plane"}),
+        ([], {"machine", "cluster", "control-plane", "webhook", "trust", "data-plane"}),
+        (["--only", "trust"], {"trust"}),
+        (["--local"], {"machine"}),
+    ):
+        assert run(*mode, "-o", "json", environment={"KUBECONFIG": "some"}) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert {one["group"] for one in found.values()} == groups
 
 
-@pytest.mark.parametrize(("version", "word"), [("49.0.1", "too old"), (None, "not installed")])
-def test_a_cryptography_that_is_old_or_missing_fails(monkeypatch, version, word):
-    def asked(_name: str) -> str:
-        if version is None:
-            raise importlib.metadata.PackageNotFoundError
-        return version
-
-    monkeypatch.setattr(importlib.metadata, "version", asked)
-    found = check.check_cryptography(HERE)
-    assert found.status is Status.FAILURE
-    assert word in found.detail
-    assert "cryptography>=50" in found.fix
+def test_nobody_takes_an_absent_cluster_or_mesh_for_a_good_one(
+    cluster: list[ClusterFacts], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.append(ClusterFacts(now=NOW, unreachable="refused"))
+    assert run("--proxy", "--kubeconfig", "some") == 1
+    assert "× api-reachable" in capsys.readouterr().out
+    cluster[:] = [good(namespaces=[], pods=[])]
+    assert run("--proxy", "--kubeconfig", "some") == 1
+    assert "× control-namespace" in capsys.readouterr().out
 
 
-def test_a_cryptography_without_the_algorithms_fails(monkeypatch):
-    from cryptography.exceptions import UnsupportedAlgorithm
-
-    def lacking(*_arguments):
-        raise UnsupportedAlgorithm("ML-DSA is not supported by this OpenSSL")
-
-    monkeypatch.setattr("certmgr.authority.create_root", lacking)
-    found = check.check_cryptography(HERE)
-    assert found.status is Status.FAILURE
-    assert "lacks ML-KEM-1024 or ML-DSA-87" in found.detail
+def test_waiting_ends_as_soon_as_nothing_fails(cluster: list[ClusterFacts]) -> None:
+    bad = ClusterFacts(now=NOW, unreachable="refused", pods=unknown("refused"))
+    cluster += [bad, bad, good()]
+    time = Time()
+    assert run("--skip", "machine", "--kubeconfig", "some", "--wait", "60", time=time) == 0
+    assert time.seconds == 4.0
 
 
-def test_a_missing_liboqs_is_one_line_and_no_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr("ctypes.util.find_library", lambda _name: None)
-    found = check.check_liboqs(dataclasses.replace(HERE, environment={"HOME": str(tmp_path)}))
-    assert found.status is Status.WARNING
-    assert "optional" in found.fix
-    assert "\n" not in found.detail
-    assert list(tmp_path.iterdir()) == []
+def test_waiting_has_an_end(cluster: list[ClusterFacts]) -> None:
+    cluster.append(ClusterFacts(now=NOW, unreachable="refused"))
+    time = Time()
+    assert run("--skip", "machine", "--kubeconfig", "some", "--wait", "5", time=time) == 1
+    assert time.seconds == 5.0
 
 
-def test_without_iptables_interception_is_what_one_goes_without(monkeypatch):
-    monkeypatch.setattr("init.backend.find_filters", lambda: ())
-    found = check.check_iptables(HERE)
-    assert (found.status, found.detail) == (Status.WARNING, "iptables is not installed")
+def test_files_are_looked_at_instead_of_anything_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pod.yaml").write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a}]}\n"
+    )
+    assert run("-f", str(tmp_path), "-o", "json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["group"] for one in found.values()} == {"files"}
+    assert found["files-injected"]["detail"] == "1 pod: 1 would get a sidecar"
 
 
-@pytest.mark.parametrize(("there", "word"), [(True, "Operation not permitted"), (False, "cannot be tried")])
-def test_no_permission_for_namespaces_is_a_warning(monkeypatch, tmp_path, there, word):
-    unshare = tmp_path / "unshare"
-    if there:
-        unshare.write_text("#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nexit 1\n")
-        unshare.chmod(0o755)
-        (tmp_path / "true").symlink_to("/bin/true")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = check.check_namespaces(HERE)
-    assert found.status is Status.WARNING
-    assert word in found.detail
-
-
-def test_good_certificates_pass_and_say_how_long_they_last(certs):
-    found = looked_at(certs)
-    assert found.status is Status.PASS
-    assert found.detail == "spiffe://cluster.local/ns/a/sa/web, matches its key and roots, valid for 10.0 hours more"
-
-
-def test_certificates_about_to_expire_are_a_warning(certs):
-    found = looked_at(certs, hours=9.5)
-    assert found.status is Status.WARNING
-    assert "30" in found.detail or "0.5 hours" in found.detail
-    assert "qbitel ca issue" in found.fix
-
-
-def test_expired_certificates_fail(certs):
-    found = looked_at(certs, hours=11)
-    assert found.status is Status.FAILURE
-    assert "peers would refuse it: our certificate" in found.detail
-
-
-def test_certificates_of_a_root_that_is_not_in_the_folder_fail(certs):
-    (certs / "ca.crt").write_bytes(create_root("CN=other", NOW).certificate_pem)
-    found = looked_at(certs)
-    assert found.status is Status.FAILURE
-    assert "no root that we trust made it" in found.detail
-
-
-def test_a_key_that_is_another_certificates_fails_and_is_not_shown(certs):
-    (certs / "tls.key").write_bytes(create_root("CN=other", NOW).private_key_pem)
-    found = looked_at(certs)
-    assert found.status is Status.FAILURE
-    assert "does not belong to" in found.detail
-    assert "PRIVATE" not in found.detail
+def test_the_list_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--list") == 0
+    assert "root-expiry" in capsys.readouterr().out

@@ -56,7 +56,8 @@ def test_an_unknown_command_gets_one_line_with_those_that_exist(capsys: pytest.C
     assert captured.out == ""
     assert captured.err == f"qbitel: 'servemesh' is no command; there are: {', '.join(COMMANDS)}\n"
     assert captured.err.endswith(
-        " demo, proxy, status, tunnel, init, inject, uninject, injector, wait, ca, certmgr, policy, check, bench\n"
+        " demo, proxy, status, tunnel, init, inject, uninject, injector, wait, ca, certmgr, discovery, policy, check, "
+        "bench\n"
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra `kubernetes` is not installed")
 
+from certmgr.kubernetes.secret_store import SecretStore
 from certmgr.requests import check_csr
 from kube.client import ApiRefused, connect, resource
 from tests.certmgr.authority_rig import csr
@@ -21,7 +22,7 @@ from tests.certmgr.kubernetes.authority import opened
 from tests.certmgr.kubernetes.documented import documented, kubeconfig_of, moved, path_of
 from tests.cli.ca.conftest import DB, WEB
 from tests.cli.ca.conftest import Ca as InProcess
-from tests.kube.rig import Place, kubeconfig_file, needs_cluster, real_cluster, run, utc_now
+from tests.kube.rig import Place, kubeconfig_file, needs_cluster, real_cluster, run, stand_in, until, utc_now
 
 _PROGRAM = "import sys; from cli.main import main; sys.exit(main())"
 
@@ -108,6 +109,49 @@ def test_an_authority_is_founded_in_a_cluster_and_never_by_mistake_in_anothers_p
             again = await ca("init", "--force", "--json")
             assert again.data["generation"] != made.data["generation"]
             assert (await ca("show")).output.count("example.org") == 0
+
+    run(main())
+
+
+def test_of_replicas_that_found_at_once_one_does_and_the_others_find_what_it_made(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with stand_in(tmp_path) as place:
+            server = place.stand_in
+            # A list of peers that an earlier authority left behind, and nobody's business of this one.
+            store = SecretStore(place.cluster, place.namespace)
+            await store.save("peers-old", b"", None)
+            ca = Ca(place.kubeconfig, place.namespace)
+            gate = server.hold = asyncio.Event()
+            before = len(server.requests)
+            replicas = [asyncio.ensure_future(ca("init", "--if-absent", "--json")) for _ in range(3)]
+            # Step by step, none ahead of the others: is there one, is there still none, who has peers, here it is.
+            for step in range(1, 5):
+                await until(lambda step=step: len(server.requests) == before + 3 * step)
+                held, gate = gate, asyncio.Event()
+                server.hold = gate if step < 4 else None
+                held.set()
+            outcomes = [await one for one in replicas]
+
+            assert {one.data["generation"] for one in outcomes} == {outcomes[0].data["generation"]}
+            assert sorted(one.events for one in outcomes) == [[], [], ["founded"]]
+            assert len([each for each in server.requests[before:] if each.startswith("POST")]) == 3
+            assert list(await store.names()) == ["authority"]
+            assert (await ca("init", "--if-absent", "--json")).data["generation"] == outcomes[0].data["generation"]
+
+    run(main())
+
+
+def test_replicas_found_an_authority_together_in_a_real_cluster(tmp_path: Path) -> None:
+    needs_cluster()
+
+    async def main() -> None:
+        async with real_cluster(tmp_path) as place:
+            ca = await keeper(place)
+            outcomes = await asyncio.gather(*(ca("init", "--if-absent", "--json") for _ in range(3)))
+            assert len({one.data["generation"] for one in outcomes}) == 1
+            assert sorted(one.events for one in outcomes) == [[], [], ["founded"]]
+            line = (await ca("init", "--if-absent", "--trust-domain", "example.org")).refusal
+            assert "is of the trust domain cluster.local, not example.org" in line
 
     run(main())
 

@@ -87,6 +87,42 @@ def test_a_bundle_of_the_user_s_own_is_not_overwritten(tmp_path: Path, ca: Ca) -
     assert contents(tmp_path) == {"ca.crt": b"mine"}
 
 
+# An authority where there is none
+
+
+def test_if_absent_makes_an_authority_once_and_then_leaves_it_as_it_is(tmp_path: Path, ca: Ca) -> None:
+    folder = tmp_path / "ca"
+    made = ca.data("init", folder, "--if-absent", "--trust-domain", "example.org")
+    ca.good("issue", folder, "--spiffe", "spiffe://example.org/a")
+    before = contents(folder)
+
+    assert (
+        "is there already, and stays as it is\n  trust domain example.org\n"
+        in ca.good("init", folder, "--if-absent").output
+    )
+    again = ca.data("init", folder, "--if-absent", "--trust-domain", "example.org", "--leaf-hours", "2")
+    assert again == {name: made[name] for name in ("place", "trust_domain", "generation")}
+    assert contents(folder) == before
+
+
+def test_if_absent_refuses_an_authority_of_another_trust_domain(authority: Path, ca: Ca) -> None:
+    before = contents(authority)
+
+    line = ca("init", authority, "--if-absent", "--trust-domain", "example.org").refusal
+    assert "is of the trust domain cluster.local, not example.org" in line
+    assert contents(authority) == before
+
+
+def test_if_absent_does_not_go_with_replacing_nor_with_a_root_alone(tmp_path: Path, ca: Ca) -> None:
+    assert "not allowed with" in ca("init", tmp_path, "--if-absent", "--force").refusal.splitlines()[-1]
+    assert "--if-absent is for an authority" in ca("init", tmp_path, "--if-absent", "--root-only").refusal
+    assert contents(tmp_path) == {}
+
+
+def test_if_absent_does_not_take_a_root_alone_for_an_authority(root: Path, ca: Ca) -> None:
+    assert "ca.key exists already" in ca("init", root, "--if-absent").refusal
+
+
 # A root alone
 
 
