@@ -4,8 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 
-.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr bench-policy bench-limits measure-init survive system-packages clean images test-cluster \
-        evidence vectors interop fuzz coverage mutants
+.PHONY: run test check setup lint types contracts unit lock bench bench-tls bench-certmgr bench-policy bench-limits bench-injector measure-init survive system-packages clean images test-cluster e2e \
+        evidence vectors interop fuzz coverage mutants manifests
 
 run: setup system-packages
 	@$(BIN)/qbitel demo $(ARGS)
@@ -51,6 +51,15 @@ test-cluster: setup
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster"; exit 2; }
 	@$(BIN)/python -m pytest tests/kube tests/certmgr/kubernetes tests/cli/ca/test_in_cluster.py $(TESTS)
 
+# The whole mesh on the cluster that KUBECONFIG names, with real pods of unmodified programs; it prints what it saw. It
+# installs deploy/ into `qbitel-system`, makes namespaces `qbitel-e2e-…`, and deletes them all again; about half an hour.
+# The nodes must have, or be able to pull, QBITEL_E2E_SIDECAR_IMAGE and QBITEL_E2E_CONTROL_IMAGE (make images) and
+# QBITEL_E2E_TOOLS_IMAGE (tests/cluster/build). QBITEL_E2E_INSTALLED=1 takes the mesh that is there, QBITEL_E2E_KEEP=1
+# leaves what was installed.
+e2e: setup
+	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster"; exit 2; }
+	@QBITEL_E2E=1 $(BIN)/python -m pytest -q -s $(or $(TESTS),tests/cluster)
+
 # How the sidecar survives what a cluster does to it: half an hour on two cores, as root on Linux. It prints what it saw.
 # make survive SCALE=0.05 TESTS=tests/survival/test_death.py
 survive: SCALE ?= 1
@@ -81,6 +90,9 @@ bench-policy: setup
 
 bench-limits: setup
 	@$(BIN)/python -m bench limits
+
+bench-injector: setup
+	@$(BIN)/python -m bench injector
 
 # The evidence behind the TLS engine. Slower than `make test`, and with packages of its own.
 evidence: $(VENV)/.evidence
@@ -113,6 +125,10 @@ mutants: evidence
 # The container images, with docker, podman or buildah, whichever is there (docs/images.md).
 images:
 	@sh images/build
+
+# The plain manifests of deploy/ from the chart beside them, with Helm 3 or newer: make manifests HELM=/path/to/helm.
+manifests:
+	@HELM="$(or $(HELM),helm)" sh deploy/render
 
 # Maintainers: resolves the newest versions again and pins them with their hashes.
 lock: setup

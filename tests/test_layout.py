@@ -35,22 +35,25 @@ DOORS: Final = {
         *("pqtls/certificates.py", "pqtls/trust.py", "pqtls/x509_reading.py"),
         "certmgr/*",
         "proxy/enrolment.py",  # a key and a CSR
+        "injector/serving_certificate.py",  # when it ends
     ],
     "pyroute2": ["init/addresses.py", "init/policy_routing.py", "cli/demo/*"],
     "uvloop": ["proxy/loop.py"],
     "prometheus_client": [
         *("proxy/metrics.py", "proxy/status.py", "proxy/policy/metrics.py", "proxy/peers/metrics.py"),
-        *("certmgr/metrics.py", "certmgr/status.py"),
+        *("certmgr/metrics.py", "certmgr/status.py", "injector/metrics.py"),
+        *("control/discovery/metrics.py", "control/discovery/status.py"),
+        "cli/checks/exposition.py",  # what sidecars' metrics say
     ],
     "aiohttp": [
-        "control/cluster.py",
+        "control/discovery/status.py",
         *("certmgr/api.py", "certmgr/connections.py", "certmgr/https.py", "certmgr/server.py", "certmgr/status.py"),
         "kube/client.py",
-        "injector/webhook.py",
+        *("injector/webhook.py", "injector/connections.py", "injector/serving.py"),
         "cli/demo/*",
     ],
-    "h11": ["proxy/authority.py", "proxy/authority_connection.py"],
-    "kubernetes_asyncio": ["kube/client.py", "control/cluster.py"],
+    "h11": ["proxy/authority.py", "proxy/authority_connection.py", "proxy/probes/http_get.py"],
+    "kubernetes_asyncio": ["kube/client.py"],
     "yaml": [
         *("mesh/documents.py", "mesh/yaml_values.py"),
         *("injector/text_edits.py", "injector/manifest.py"),  # where in a text each value stands
@@ -58,7 +61,15 @@ DOORS: Final = {
     "jwcrypto": ["mesh/jwt.py", "mesh/jwks.py"],
 }
 # What an extra of the distribution brings, and the parts that alone may need it: everything else works without.
-EXTRAS: Final = {"kubernetes_asyncio": ("kubernetes", ("kube", "certmgr.kubernetes", "control.cluster"))}
+EXTRAS: Final = {
+    "kubernetes_asyncio": (
+        "kubernetes",
+        (
+            *("kube", "certmgr.kubernetes", "control.cluster", "control.discovery"),
+            *("cli.checks.gathering", "cli.checks.scraping", "cli.checks.trial"),
+        ),
+    )
+}
 
 # A library is given what it needs. The modules that would let it take something by itself:
 NOT_IN_A_LIBRARY: Final = frozenset(

@@ -34,7 +34,22 @@ _KINDS: Final = {
     ("batch/v1", "Job"): "V1Job",
     ("batch/v1", "CronJob"): "V1CronJob",
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"): "V1MutatingWebhookConfiguration",
+    ("v1", "Namespace"): "V1Namespace",
+    ("v1", "Service"): "V1Service",
+    ("v1", "ServiceAccount"): "V1ServiceAccount",
+    ("v1", "ResourceQuota"): "V1ResourceQuota",
+    ("policy/v1", "PodDisruptionBudget"): "V1PodDisruptionBudget",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "V1NetworkPolicy",
+    ("rbac.authorization.k8s.io/v1", "Role"): "V1Role",
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): "V1RoleBinding",
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): "V1ClusterRole",
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "V1ClusterRoleBinding",
 }
+
+
+def is_judged(resource: Mapping[str, Any]) -> bool:
+    """Whether `problems_of` knows the kind of `resource`."""
+    return (str(resource.get("apiVersion")), str(resource.get("kind"))) in _KINDS
 
 
 def problems_of(resource: Mapping[str, Any]) -> list[str]:
