@@ -38,7 +38,7 @@ class Mesh:
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Mesh:
     folder = tmp_path_factory.mktemp("mesh")
     for authority, names in (("ca", ("server", "client")), ("other", ("stranger",))):
-        # Without an intermediate: rustls, as this package drives it, stalls at a flight with two ML-DSA-87 certificates.
+        # Without an intermediate: rustls, as this package drives it, stalls at a flight with two such certificates.
         assert qbitel(["ca", "init", str(folder / authority), "--root-only"]) == 0
         for name in names:
             arguments = ["--spiffe", identity(name), "--dns", "localhost", "--ip", "127.0.0.1"]
