@@ -49,7 +49,8 @@ unit: setup system-packages
 # (docs/operations.md has examples). About five minutes without that.
 test-cluster: setup
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG names no cluster"; exit 2; }
-	@$(BIN)/python -m pytest tests/kube tests/certmgr/kubernetes tests/cli/ca/test_in_cluster.py $(TESTS)
+	@$(BIN)/python -m pytest tests/kube tests/certmgr/kubernetes tests/cli/ca/test_in_cluster.py tests/control/discovery \
+	  tests/injector/test_in_cluster.py tests/deploy/test_in_cluster.py $(TESTS)
 
 # The whole mesh on the cluster that KUBECONFIG names, with real pods of unmodified programs; it prints what it saw. It
 # installs deploy/ into `qbitel-system`, makes namespaces `qbitel-e2e-…`, and deletes them all again; about half an hour.
