@@ -140,8 +140,8 @@ def _session(load: list[tuple[float, float, float]], rounds: int, seconds: float
     return report.Session(
         f"The data path beside its peers, {now:%Y-%m-%d}",
         (
-            f"{os.cpu_count()} cores ({cpu}), Linux {platform.release()}, Python {platform.python_version()}; "
-            f"load {load[0][0]:.1f} before, {load[1][0]:.1f} after",
+            f"{os.cpu_count()} cores ({cpu}), Linux {platform.release()} ({_congestion_control()}), "
+            f"Python {platform.python_version()}; load {load[0][0]:.1f} before, {load[1][0]:.1f} after",
             f"{rounds} rounds of {seconds:g} s for each figure, all contenders in turn; medians; in brackets the "
             "median of the rounds' ratios to Envoy with MLKEM1024 + ML-DSA-87. Quote the ratios",
             "one worker for each side; load, both proxies and application share the cores; mutual TLS between the "
@@ -149,6 +149,10 @@ def _session(load: list[tuple[float, float, float]], rounds: int, seconds: float
             f"contenders: {', '.join(_versions(found))}",
         ),
     )
+
+
+def _congestion_control() -> str:
+    return _lines("/proc/sys/net/ipv4/tcp_congestion_control")[0]
 
 
 def _versions(found: list[Peer]) -> list[str]:
