@@ -23,7 +23,7 @@ from kube.client import Cluster, resource
 from kube.mirror import Mirror
 from kube.objects import Object
 from kube.reconciler import Reconciler, Step
-from mesh.names import NAMESPACE_LABEL, ROOTS_CONFIG_MAP
+from mesh.names import CONTROL_NAMESPACE, MESH_CONFIG_MAP, NAMESPACE_LABEL, ROOTS_CONFIG_MAP
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 OURS: Final = "qbitel"
@@ -56,6 +56,14 @@ class TrustConfigMaps:
             self._reconciler.poke,
             {"labelSelector": f"{NAMESPACE_LABEL}=enabled"},
         )
+        # Discovery's, which it writes wherever pods have sidecars: a pod may ask for one by a label of its own.
+        self._with_sidecars = Mirror(
+            cluster,
+            resource("configmaps"),
+            _is_discovery_s,
+            self._reconciler.poke,
+            {"fieldSelector": f"metadata.name={MESH_CONFIG_MAP}"},
+        )
         # By name and not by label, so that others' are seen before we run into them.
         self._present = Mirror(
             cluster,
@@ -71,8 +79,9 @@ class TrustConfigMaps:
         """Until cancelled; whatever the API server does is survived."""
         self._bundle = authority.bundle()
         async with asyncio.TaskGroup() as group:
-            for part in (self._namespaces.run(), self._present.run(), self._reconciler.run(), self._follow(authority)):
-                group.create_task(part)
+            for part in (self._namespaces, self._with_sidecars, self._present, self._reconciler):
+                group.create_task(part.run())
+            group.create_task(self._follow(authority))
 
     async def _follow(self, authority: Authority) -> None:
         bundle = authority.bundle()
@@ -82,10 +91,11 @@ class TrustConfigMaps:
             bundle = await authority.next_bundle(bundle.etag)
 
     async def _plan(self) -> Sequence[Step]:
-        if self._bundle is None or not (self._namespaces.ready and self._present.ready):
+        mirrors = (self._namespaces, self._with_sidecars, self._present)
+        if self._bundle is None or not all(mirror.ready for mirror in mirrors):
             return ()
         present = {namespace: found for (namespace, _), found in self._present.items.items()}
-        meshed = {name for _, name in self._namespaces.items}
+        meshed = {name for _, name in self._namespaces.items} | {where for where, _ in self._with_sidecars.items}
         self._tell_foreign(frozenset(name for name in meshed if name in present and not present[name].is_ours))
         # Mounted files are text.
         data = {name: content.decode("ascii") for name, content in self._bundle.files.items()}
@@ -134,6 +144,12 @@ class TrustConfigMaps:
 def _is_alive(namespace: Object) -> bool | None:
     """None for a namespace that is being deleted: nothing can be made in it any more."""
     return None if namespace["metadata"].get("deletionTimestamp") else True
+
+
+def _is_discovery_s(config_map: Object) -> bool | None:
+    metadata = config_map["metadata"]
+    is_ours = (metadata.get("labels") or {}).get(MANAGED_BY) == OURS
+    return True if is_ours and metadata["namespace"] != CONTROL_NAMESPACE else None
 
 
 def present_of(config_map: Object) -> Present:

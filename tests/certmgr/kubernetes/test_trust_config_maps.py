@@ -43,6 +43,20 @@ def files_of(service: Any) -> dict[str, str]:
     return {name: content.decode() for name, content in service.bundle().files.items()}
 
 
+def test_where_pods_have_sidecars_without_their_namespace_asking_the_bundle_is_there_too(where: Where) -> None:
+    async def main() -> None:
+        async with where() as place:
+            service = await opened(place, utc_now)
+            namespace = await place.new_namespace()
+            async with beside(TrustConfigMaps(place.cluster, **ALWAYS).run(service)):
+                labels = {"app.kubernetes.io/managed-by": "qbitel"}
+                body = {"metadata": {"name": names.MESH_CONFIG_MAP, "namespace": namespace, "labels": labels}}
+                await place.cluster.create(resource("configmaps", namespace=namespace), body)
+                await published(place, namespace, files_of(service))
+
+    run(main())
+
+
 def test_every_namespace_of_the_mesh_gets_the_bundle_and_follows_it(where: Where) -> None:
     async def main() -> None:
         async with where() as place:
