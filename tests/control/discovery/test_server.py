@@ -31,7 +31,7 @@ def sockets() -> Iterator[Listening]:
 
 
 def options(place: Place, home: str, replica: str = "one") -> ServeOptions:
-    settings = MeshSettings(trust_domain="cluster.local", control_namespace=home)
+    settings = MeshSettings(trust_domain="cluster.local", control_namespace=home, detects=True)
     return ServeOptions(kubeconfig=place.kubeconfig, replica=replica, settings=settings, root_namespace=home)
 
 
