@@ -55,13 +55,14 @@ def _keep(pcap: BinaryIO, ports: tuple[int, int], sequence: int, data: bytes) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """Relay until stdin ends."""
     parser = argparse.ArgumentParser(prog="tap")
+    parser.add_argument("--listen-host", default="127.0.0.1")
     parser.add_argument("--target-host", default="127.0.0.1")
     parser.add_argument("--target-port", type=int, required=True)
     parser.add_argument("--pcap", type=Path)
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
         pcap: BinaryIO | None = stack.enter_context(options.pcap.open("wb")) if options.pcap else None
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=256))
+        listener = stack.enter_context(socket.create_server((options.listen_host, 0), backlog=256))
         witness = Witness(lambda: (0, 0), pcap)
         asyncio.run(_run(listener, (options.target_host, options.target_port), witness))
     return 0
