@@ -14,7 +14,6 @@ from aiohttp import web
 from cryptography import x509
 
 from certmgr import limits, wire
-from certmgr.connections import connection_of
 from certmgr.limits import Gate
 from certmgr.metrics import Metrics
 from certmgr.parts import Authority, Bundle
@@ -23,6 +22,7 @@ from certmgr.proving import Presented
 from certmgr.refusals import Refusals
 from certmgr.requests import CheckedRequest, check_csr
 from certmgr.store import StoreUnavailable
+from httpd.connection import connection_of
 from mesh import names
 from mesh.errors import UserError
 
@@ -268,7 +268,7 @@ class Api:
         finally:
             self.under_way -= 1
             self._note_finished()
-        if connection_of(request).is_old or self._draining:
+        if connection_of(request).age > limits.MAX_AGE_SECONDS or self._draining:
             answer.force_close()
         return answer
 

@@ -1,4 +1,4 @@
-"""Where an aiohttp server's connections come from: aiotls for the API, asyncio for metrics and health."""
+"""The API's connections come over the mesh's TLS, by aiotls."""
 
 from __future__ import annotations
 
@@ -13,55 +13,20 @@ from typing import Final, Protocol
 from aiohttp import web
 
 import aiotls
-from certmgr.connections import HttpConnection, Surroundings
 from certmgr.parts import Bundle
+from httpd.connection import Terms
+from httpd.site import BACKLOG, Site
 from mesh import names
 from mesh.errors import UserError
 from pqtls import ChainCache, ClientAuthentication, Credential, Profile, ServerConfig, TrustAnchors
 from pqtls.errors import ConfigurationError
 
-BACKLOG: Final = 1024
 # Sidecars that renewed or acknowledged within the last minutes and come again; an entry is some 13 kB, so 13 MB in all.
 _CHAIN_CACHE_CAPACITY: Final = 1024
 # Seconds that a peer has to answer our close_notify at the very end.
 _FAREWELL_SECONDS: Final = 1.0
 
 _log = logging.getLogger("qbitel.certmgr")
-
-
-class Site(web.BaseSite):
-    """Connections of `sock`, which listens already, as HTTP of `runner`. Subclasses say what lies in between."""
-
-    __slots__ = ("_around", "_sock")
-
-    def __init__(self, runner: web.BaseRunner, sock: socket.socket, around: Surroundings) -> None:
-        super().__init__(runner)
-        self._sock = sock
-        self._around = around
-
-    @property
-    def name(self) -> str:
-        """HOST:PORT, where the sock is open."""
-        return address_of(self._sock)
-
-    def make_protocol(self) -> HttpConnection:
-        """For one more connection."""
-        server = self._runner.server
-        if server is None:
-            raise RuntimeError("the runner was not set up, or is cleaned up already")
-        return HttpConnection(server, self._around)
-
-
-class PlainSite(Site):
-    """HTTP as it is."""
-
-    __slots__ = ()
-
-    async def start(self) -> None:
-        """Accept connections until stop(), which closes the socket."""
-        await super().start()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self.make_protocol, sock=self._sock, backlog=BACKLOG)
 
 
 class MeshSite(Site):
@@ -73,19 +38,18 @@ class MeshSite(Site):
         self,
         runner: web.BaseRunner,
         sock: socket.socket,
-        around: Surroundings,
+        terms: Terms,
         config_source: Callable[[], ServerConfig],
         on_failure: Callable[[OSError, str], None],
     ) -> None:
         """`config_source` is asked for each connection; `on_failure` gets who failed in the handshake, and how."""
-        super().__init__(runner, sock, around)
+        super().__init__(runner, sock, terms)
         self._config_source = config_source
         self._on_failure = on_failure
         self._tls: aiotls.TlsServer | None = None
 
-    async def start(self) -> None:
-        """Accept connections until stop(), which closes the socket and gives up handshakes under way."""
-        await super().start()
+    async def listen(self) -> aiotls.TlsServer:
+        """Closed by stop(), which gives up handshakes under way, too."""
         self._tls = await aiotls.create_server(
             self.make_protocol,
             None,
@@ -95,7 +59,7 @@ class MeshSite(Site):
             backlog=BACKLOG,
             on_handshake_failure=lambda error, address: self._on_failure(error, str(address[0]) if address else "-"),
         )
-        self._server = self._tls
+        return self._tls
 
     async def farewell(self) -> None:
         """After the runner's cleanup: let the connections close in order for a moment, then end them."""
@@ -174,9 +138,3 @@ def _trust(files: Mapping[str, bytes]) -> TrustAnchors:
         intermediates=files.get(names.INTERMEDIATES_FILE, b""),
         crls=files.get(names.REVOCATION_FILE, b""),
     )
-
-
-def address_of(sock: socket.socket) -> str:
-    """HOST:PORT, with the port that the kernel chose where 0 was asked for; an IPv6 address in brackets."""
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

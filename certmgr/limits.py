@@ -6,7 +6,7 @@ The API is open to whoever reaches its port, because who has no certificate yet 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from certmgr.proofs import Reason, Refused
@@ -18,10 +18,6 @@ MAX_BODY: Final = 64 * 1024
 BODY_SECONDS: Final = 10.0
 # Seconds for a request's head, and between two requests: a sidecar asks twice in a row, or comes back in hours.
 IDLE_SECONDS: Final = 15.0
-# Seconds that an answer may wait for a client which does not read it.
-WRITE_SECONDS: Final = 10.0
-# Seconds to read what a client still sends after it was refused, so that it hears the answer and not a reset.
-LINGER_SECONDS: Final = 2.0
 # Seconds after which a connection is not kept any longer: what was verified in its handshake is to be verified again.
 MAX_AGE_SECONDS: Final = 900.0
 # Open at once, of peers that show a certificate and of those that show none, as sidecars that wait for a change do; a
@@ -88,53 +84,3 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
-
-
-class ConnectionTable:
-    """The open connections, the one first that was silent for the longest: it goes when there are too many.
-
-    Of one source's too many it is one of that source's own that goes.
-    """
-
-    def __init__(self, most: int, most_per_source: int = MAX_CONNECTIONS_PER_SOURCE) -> None:
-        self._most = most
-        self._most_per_source = most_per_source
-        self._sources: dict[Hashable, str] = {}  # in the order of last activity, as the next is for each source
-        self._closers: dict[str, dict[Hashable, Callable[[], None]]] = {}
-        self.evicted = 0
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
-    def add(self, connection: Hashable, source: str, close: Callable[[], None]) -> None:
-        """`connection` is open; `close` will be called where it has to go, and nothing else of it then."""
-        of_source = self._closers.get(source, {})
-        if len(of_source) >= self._most_per_source:
-            self._evict(next(iter(of_source)))
-        elif len(self._sources) >= self._most:
-            self._evict(next(iter(self._sources)))
-        self._sources[connection] = source
-        self._closers.setdefault(source, {})[connection] = close
-
-    def heard(self, connection: Hashable) -> None:
-        """Something came from `connection` just now."""
-        source = self._sources.pop(connection, None)
-        if source is not None:
-            self._sources[connection] = source
-            self._closers[source][connection] = self._closers[source].pop(connection)
-
-    def remove(self, connection: Hashable) -> None:
-        """`connection` is no more. Idempotent."""
-        source = self._sources.pop(connection, None)
-        if source is None:
-            return
-        of_source = self._closers[source]
-        del of_source[connection]
-        if not of_source:
-            del self._closers[source]
-
-    def _evict(self, connection: Hashable) -> None:
-        close = self._closers[self._sources[connection]][connection]
-        self.remove(connection)
-        self.evicted += 1
-        close()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import logging
-import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -18,31 +17,28 @@ from cryptography.hazmat.primitives import hashes
 
 from certmgr import limits
 from certmgr.api import Api, Service
-from certmgr.connections import Surroundings
-from certmgr.https import CredentialSource, MeshSite, PlainSite, TlsConfigs, address_of
-from certmgr.limits import ConnectionTable
+from certmgr.connections import terms_of
+from certmgr.https import CredentialSource, MeshSite, TlsConfigs
 from certmgr.metrics import Figures, Metrics
 from certmgr.parts import Parts
 from certmgr.proofs import TokenVerifier
 from certmgr.refusals import Refusals
 from certmgr.service import AuthorityService
 from certmgr.state import Phase
-from certmgr.status import health_application, metrics_application
 from certmgr.store import StoreUnavailable
 from certmgr.wire import timestamp
+from httpd.connection_table import ConnectionTable
+from httpd.descriptors import room_for
+from httpd.site import address_of
+from httpd.status import health_application, metrics_application, serving
+from httpd.stop import Stop
 from mesh.errors import UserError
 from pqtls import Profile
 
-# Prometheus and the kubelet hold a few; these ports are open to everybody and share descriptors with the API.
-_MAX_STATUS_CONNECTIONS: Final = 64
-# A scrape or probe that is under way at the end, in seconds.
-_STATUS_DRAIN_SECONDS: Final = 2.0
 # For answers that are on their way when all requests are finished, or when no more time is given to them.
 _CUT_OFF_SECONDS: Final = 0.5
 # For refusals that are still to be written down at the end, in seconds.
 _JOURNAL_SECONDS: Final = 5.0
-# Descriptors besides those of connections: handshakes under way, listeners, the store, a scrape or two.
-_SPARE_DESCRIPTORS: Final = 1280
 
 _log = logging.getLogger("qbitel.certmgr")
 
@@ -69,26 +65,6 @@ class Listening:
         """Give the ports back. Idempotent."""
         for sock in (*self.api, *self.metrics, *self.health):
             sock.close()
-
-
-class Stop:
-    """What signals ask for: first to drain, then to end at once."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.now = asyncio.Event()
-
-    def on(self, *numbers: signal.Signals) -> None:
-        """Let these signals ask."""
-        loop = asyncio.get_running_loop()
-        for number in numbers:
-            loop.add_signal_handler(number, self.ask)
-
-    def ask(self) -> None:
-        """The first call asks to drain, the second to end."""
-        if self.asked.is_set():
-            self.now.set()
-        self.asked.set()
 
 
 async def run(
@@ -148,9 +124,11 @@ class Server:
         )
         self._api = Api(authority, tokens, self._metrics, self._refusals, now)
         self._configs = TlsConfigs(authority, profiles, now)
-        share = _share_of_connections()
-        self._identified = ConnectionTable(int(limits.MAX_IDENTIFIED * share))
-        self._anonymous = ConnectionTable(int(limits.MAX_ANONYMOUS * share))
+        wanted = limits.MAX_IDENTIFIED + limits.MAX_ANONYMOUS
+        share = room_for(wanted) / wanted
+        per_source = limits.MAX_CONNECTIONS_PER_SOURCE
+        self._identified = ConnectionTable(int(limits.MAX_IDENTIFIED * share), per_source)
+        self._anonymous = ConnectionTable(int(limits.MAX_ANONYMOUS * share), per_source)
         self._evicted = 0
         self._is_ready = False
 
@@ -174,14 +152,14 @@ class Server:
     async def _serve_api(self, undo: contextlib.AsyncExitStack) -> list[MeshSite]:
         runner = web.AppRunner(self._api.application(), shutdown_timeout=_CUT_OFF_SECONDS)
         await runner.setup()
-        around = Surroundings(
+        terms = terms_of(
             self._identified,
             self._anonymous,
             self._now,
             lambda refused, source: self._refusals.of_request(refused, None, source),
         )
         sites = [
-            MeshSite(runner, sock, around, self._configs, self._refusals.of_connection) for sock in self._listening.api
+            MeshSite(runner, sock, terms, self._configs, self._refusals.of_connection) for sock in self._listening.api
         ]
         for site in sites:
             undo.push_async_callback(site.farewell)
@@ -190,17 +168,10 @@ class Server:
         return sites
 
     async def _serve_status(self, undo: contextlib.AsyncExitStack, stop: Stop) -> None:
-        table = ConnectionTable(_MAX_STATUS_CONNECTIONS, _MAX_STATUS_CONNECTIONS)
-        around = Surroundings(table, table, self._now, lambda _refused, _source: None)
-        for application, sockets in (
-            (metrics_application(self._metrics.registry, self._refresh), self._listening.metrics),
-            (health_application(lambda: self._is_ready and not stop.asked.is_set()), self._listening.health),
-        ):
-            runner = web.AppRunner(application, shutdown_timeout=_STATUS_DRAIN_SECONDS)
-            await runner.setup()
-            undo.push_async_callback(runner.cleanup)
-            for sock in sockets:
-                await PlainSite(runner, sock, around).start()
+        metrics = metrics_application(self._metrics.registry, self._refresh)
+        health = health_application(lambda: "" if self._is_ready and not stop.asked.is_set() else "draining")
+        for application, sockets in ((metrics, self._listening.metrics), (health, self._listening.health)):
+            await undo.enter_async_context(serving(application, sockets))
 
     async def _drain(self, sites: Sequence[MeshSite], stop: Stop, seconds: float) -> None:
         """Accept nothing more, answer who waits for a change, let the others finish; at a second signal, end now."""
@@ -256,22 +227,3 @@ class Server:
 
 def _has_failed(task: asyncio.Task[None]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
-
-
-def _share_of_connections() -> float:
-    """Raise the limit of open files to what our connections need; return the share of them that it has room for."""
-    wanted = limits.MAX_IDENTIFIED + limits.MAX_ANONYMOUS + _SPARE_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        possible = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
-        soft = max(soft, possible)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return 1.0
-    share = max(soft - _SPARE_DESCRIPTORS, soft // 2) / (limits.MAX_IDENTIFIED + limits.MAX_ANONYMOUS)
-    _log.warning(
-        "the limit of open files is %d: room for %d connections (ulimit -Hn raises it)",
-        soft,
-        int(share * (limits.MAX_IDENTIFIED + limits.MAX_ANONYMOUS)),
-    )
-    return share

@@ -8,12 +8,10 @@ import platform
 from typing import Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from injector.review import Verdict
 
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 # Seconds. An answer takes a millisecond of CPU; at five seconds the API server gives up.
 _BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 
@@ -24,7 +22,7 @@ class Metrics:
     def __init__(self) -> None:
         # They would double every series for a value that nobody plots.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-        registry = self._registry = CollectorRegistry()
+        registry = self.registry = CollectorRegistry()
         self._injections = Counter(
             "qbitel_injections",
             "Requests for a pod that were answered: injected, passed (allowed as it is), refused (the pod must not run "
@@ -66,12 +64,11 @@ class Metrics:
         """So long from a whole review to its answer."""
         self._seconds.observe(seconds)
 
-    def exposition(
+    def show(
         self, certificate_end: datetime.datetime, now: datetime.datetime, *, connections: int, evicted: int
-    ) -> bytes:
-        """All of them, as Prometheus reads them. `evicted` counts from the beginning."""
+    ) -> None:
+        """What is known only when it is asked for. `evicted` counts from the beginning."""
         self._expiry.set((certificate_end - now).total_seconds())
         self._connections.set(connections)
         self._evicted.inc(evicted - self._evicted_before)
         self._evicted_before = evicted
-        return generate_latest(self._registry)

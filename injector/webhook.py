@@ -11,8 +11,9 @@ from typing import Final
 
 from aiohttp import web
 
+from httpd.connection import connection_of
 from injector import review
-from injector.connections import JSON, connection_of
+from injector.connections import JSON
 from injector.inject import Injector
 from injector.metrics import Metrics
 from injector.review import Answer, Verdict

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from control.discovery.discovery import Discovery
 from control.discovery.metrics import Metrics
 from control.discovery.peers_text import MeshSettings
-from control.discovery.status import health_application, metrics_application, serving
+from httpd.status import health_application, metrics_application, serving
 from kube.client import connect
 from kube.election import Election
 from mesh.names import DISCOVERY_SERVICE

@@ -8,7 +8,7 @@ import datetime
 import io
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,32 +23,20 @@ import aiotls
 from certmgr import wire
 from certmgr.api import Api
 from certmgr.authority import CertificateAndKey
-from certmgr.connections import Surroundings
+from certmgr.connections import terms_of
 from certmgr.https import MeshSite, TlsConfigs
-from certmgr.limits import ConnectionTable
 from certmgr.metrics import Metrics
 from certmgr.proofs import Method, ProvenIdentity, Reason, Refused
 from certmgr.refusals import Refusals
+from httpd.connection_table import ConnectionTable
 from mesh import names
 from pqtls import PROFILES, ClientConfig, Credential, TrustAnchors
 from tests.certmgr.stand_in import StandIn, utc_now, workload_id
+from tests.support.running import PATIENCE, run, until
 
-PATIENCE = 60.0  # seconds that anything here may take on a slow machine
+__all__ = ["PATIENCE", "run", "until"]
+
 QBITEL = (PROFILES["qbitel"],)
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    """Run to the end; nothing may be left behind, and the loop may have nothing to complain of."""
-    reports: list[dict[str, Any]] = []
-
-    async def supervised() -> Any:
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context))
-        async with asyncio.timeout(PATIENCE):
-            return await main
-
-    result = asyncio.run(supervised())
-    assert reports == []
-    return result
 
 
 class Tokens:
@@ -182,14 +170,12 @@ async def rig(
     )
     api = Api(service, tokens, metrics, refusals, utc_now, **options)
     identified, anonymous = (ConnectionTable(max_connections, per_source) for _ in range(2))
-    around = Surroundings(
-        identified, anonymous, utc_now, lambda refused, source: refusals.of_request(refused, None, source)
-    )
+    terms = terms_of(identified, anonymous, utc_now, lambda refused, source: refusals.of_request(refused, None, source))
     writing = asyncio.create_task(refusals.run())
     runner = web.AppRunner(api.application(), shutdown_timeout=PATIENCE)
     await runner.setup()
     sock = socket.create_server(("127.0.0.1", 0))
-    site = MeshSite(runner, sock, around, TlsConfigs(service, QBITEL, utc_now), refusals.of_connection)
+    site = MeshSite(runner, sock, terms, TlsConfigs(service, QBITEL, utc_now), refusals.of_connection)
     await site.start()
     made = Rig(service, sock.getsockname()[1], api, metrics, tokens, identified, anonymous, site)
     try:
@@ -205,12 +191,6 @@ async def rig(
         await asyncio.gather(*(writer.wait_closed() for writer in made.writers), return_exceptions=True)
         refusals.close()
         await writing
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return when `condition()` holds; the patience of run() is the limit."""
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 def make_csr(key: Any = None, *extensions: x509.ExtensionType) -> str:

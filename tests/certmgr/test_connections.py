@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
 from certmgr import connections, limits
+from httpd.connection import Limits
 from tests.certmgr.api_rig import rig, run, until
 
 ASK = b"GET /v1/bundle HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -65,7 +67,7 @@ def test_an_old_connection_is_closed_behind_its_next_answer(monkeypatch):
 
 
 def test_who_does_not_read_the_answers_is_cut_off(monkeypatch):
-    monkeypatch.setattr(limits, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "Limits", functools.partial(Limits, write_seconds=0.2))
 
     async def main():
         async with rig() as made:
@@ -106,11 +108,3 @@ def test_a_source_has_its_share_of_connections():
             assert len(made.anonymous) == 3
 
     run(main())
-
-
-def test_a_request_that_no_site_of_ours_took_has_no_connection():
-    class Request:
-        protocol = None
-
-    with pytest.raises(TypeError, match="no site of ours"):
-        connections.connection_of(Request())

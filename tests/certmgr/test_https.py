@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import socket
 
 import aiohttp
 import pytest
 
 import aiotls
 from certmgr.authority import WorkloadRequest, create_root, issue_workload
-from certmgr.https import TlsConfigs, address_of
+from certmgr.https import TlsConfigs
 from certmgr.parts import Bundle
 from mesh import names
 from mesh.errors import UserError
@@ -174,13 +173,3 @@ def test_an_authority_that_cannot_serve_a_profile_does_not_start():
     source.published = Bundle({names.ROOTS_FILE: b"no PEM"}, "", "broken", "")
     with pytest.raises(UserError, match="the authority's own TLS"):
         TlsConfigs(source, (PROFILES["hybrid-l5"],), utc_now)
-
-
-@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "[::1]")])
-def test_an_address_is_shown_as_a_person_writes_it(family, host):
-    try:
-        sock = socket.create_server((host.strip("[]"), 0), family=family)
-    except OSError:
-        pytest.skip("this machine has no IPv6")
-    with sock:
-        assert address_of(sock) == f"{host}:{sock.getsockname()[1]}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import resource
 import socket
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -14,9 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from certmgr import server
+from certmgr import limits, server
 from certmgr.metrics import Figures
-from certmgr.server import Listening, Server, Stop
+from certmgr.server import Listening, Server
+from httpd.stop import Stop
 from mesh.errors import UserError
 from tests.certmgr.api_rig import PATIENCE, QBITEL, Rig, Tokens, run, until
 from tests.certmgr.stand_in import StandIn, utc_now
@@ -192,20 +192,9 @@ def test_with_certificates_that_do_not_fit_it_does_not_begin():
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("limit", "raised_to", "share"),
-    [
-        ((1024, 1_000_000), 11_520, 1.0),
-        ((1_000_000, 1_000_000), None, 1.0),
-        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None, 1.0),
-        ((1024, resource.RLIM_INFINITY), 11_520, 1.0),
-        ((1024, 6400), 6400, 0.5),
-        ((1024, 1024), 1024, 0.05),
-    ],
-)
-def test_connections_are_as_many_as_there_are_descriptors_for(monkeypatch, limit, raised_to, share):
-    asked: list[int] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _which: limit)
-    monkeypatch.setattr(resource, "setrlimit", lambda _which, both: asked.append(both[0]))
-    assert server._share_of_connections() == pytest.approx(share)
-    assert asked == ([] if raised_to is None else [raised_to])
+def test_with_few_descriptors_both_kinds_of_peers_have_their_share(monkeypatch):
+    monkeypatch.setattr(server, "room_for", lambda wanted: wanted // 2)
+    with contextlib.closing(listening()) as sockets:
+        made = Server(Running(), Tokens(), sockets, profiles=QBITEL, now=utc_now, figures=figures)
+    assert made._identified._most == limits.MAX_IDENTIFIED // 2
+    assert made._anonymous._most == limits.MAX_ANONYMOUS // 2

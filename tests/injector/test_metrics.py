@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 
+from prometheus_client import generate_latest
+
 from injector.metrics import Metrics
 from injector.review import Verdict
 
@@ -12,7 +14,8 @@ NOW = datetime.datetime(2030, 5, 17, 12, tzinfo=datetime.UTC)
 
 def shown(metrics: Metrics, **figures: int) -> list[str]:
     end = NOW + datetime.timedelta(hours=1)
-    return metrics.exposition(end, NOW, **{"connections": 0, "evicted": 0, **figures}).decode().splitlines()
+    metrics.show(end, NOW, **{"connections": 0, "evicted": 0, **figures})
+    return generate_latest(metrics.registry).decode().splitlines()
 
 
 def test_every_result_is_there_from_the_beginning_and_no_other() -> None:

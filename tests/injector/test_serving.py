@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import signal
 import socket
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
-from injector import serving as server
 from injector.serving import Listening
 from tests.injector.rig import pod
 from tests.injector.serving import serving, write_certificate
@@ -66,24 +63,3 @@ def test_closing_the_sockets_twice_is_no_error() -> None:
         listening.close()
         listening.close()
         assert one.fileno() == other.fileno() == -1
-
-
-@pytest.mark.parametrize(
-    ("limits", "room", "soft_after"),
-    [
-        ((1024, 1 << 20), 4096, 5376),
-        ((1 << 20, 1 << 20), 4096, None),
-        ((1024, resource.RLIM_INFINITY), 4096, 5376),
-        ((256, 2048), 1024, 2048),
-        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 4096, None),
-    ],
-)
-def test_as_many_connections_are_kept_as_there_are_descriptors_for(
-    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], room: int, soft_after: int | None
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(server.resource, "getrlimit", lambda _: limits)
-    monkeypatch.setattr(server.resource, "setrlimit", lambda _, both: asked.append(both[0]))
-
-    assert server._room_for(4096) == room
-    assert asked == ([] if soft_after is None else [soft_after])

@@ -8,7 +8,7 @@ import datetime
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,9 @@ import pytest
 from kube.client import ApiRefused, Cluster, connect, resource
 from mesh.names import CONTROL_NAMESPACE
 from tests.kube.stand_in_server import StandInServer, stand_in_server
+from tests.support.running import PATIENCE, run, until
 
-PATIENCE = 90.0  # seconds that anything here may take on a slow machine
-
-
-def run(main: Coroutine[Any, Any, Any], patience: float = PATIENCE) -> Any:
-    """Run to the end; nothing may be left behind, and the loop may have nothing to complain of."""
-    reports: list[dict[str, Any]] = []
-
-    async def supervised() -> Any:
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context))
-        async with asyncio.timeout(patience):
-            return await main
-
-    result = asyncio.run(supervised())
-    assert reports == []
-    return result
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Return when `condition` holds; the patience of `run` ends what never does."""
-    while not condition():
-        await asyncio.sleep(0.01)
+__all__ = ["PATIENCE", "run", "until"]
 
 
 @contextlib.asynccontextmanager
