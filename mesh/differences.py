@@ -6,20 +6,20 @@ everybody whom one of them tells apart (mesh/questions.py), and where the answer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Final
 
 from mesh import names
 from mesh.decision import Facts, compile_policies
-from mesh.inventory import Inventory, Place, Service
 from mesh.outlook import Forecast, Outlook
 from mesh.pair import Pair, Transport, named_ports, transport_between, unnamed_port
 from mesh.peer_authentication import effective_mode
-from mesh.questions import ANY_OTHER_IDENTITY, ANY_OTHER_OF, Caller, callers, workloads
+from mesh.questions import ANY_OTHER_IDENTITY, ANY_OTHER_OF, Caller, callers, has_patterns, workloads
 from mesh.resources import ResourceSet
 from mesh.selectors import Workload
-from mesh.traffic import TlsMode
+from mesh.shares import Share, Shares
+from mesh.traffic import DestinationRule, TlsMode
 
 # Both sets are asked each question. A thousand workloads with ten callers and ten ports each are half of it.
 MOST_QUESTIONS: Final = 200_000
@@ -81,12 +81,17 @@ def decision_changes(
     """For whom something changes from `before` to `after`, at which port of which workload."""
     found: list[DecisionChange] = []
     left = most_questions
-    dialling = {one.metadata.namespace for resources in (before, after) for one in resources.destination_rules}
+    spoken_to = _spoken_to((*before.destination_rules, *after.destination_rules))
+    shares = Shares(before), Shares(after)
     for workload in workloads((before, after)):
-        old, new = _Answers(before, workload, trust_domain), _Answers(after, workload, trust_domain)
-        if old.same_rules(new):
+        was_about, is_about = (each.of(workload) for each in shares)
+        if _decides_the_same(was_about, is_about):
             continue
-        everybody = callers((*old.policies, *new.policies), dialling, trust_domain)
+        old, new = _Answers(was_about, workload, trust_domain), _Answers(is_about, workload, trust_domain)
+        policies, rules = (*old.policies, *new.policies), (*old.rules, *new.rules)
+        # An account that nobody names gets the answers of "any other identity", unless a rule speaks to its namespace
+        # or a pattern fits the one and not the other.
+        everybody = callers(policies, spoken_to if has_patterns(policies) else _spoken_to(rules), trust_domain)
         named = tuple(sorted(old.named | new.named))
         for port in (*named, None):
             asked = unnamed_port(named) if port is None else port
@@ -97,6 +102,23 @@ def decision_changes(
                 if not was.same_as(becomes):
                     found.append(DecisionChange(workload, caller, port, named, was, becomes))
     return DecisionChanges(tuple(_without_repetition(found)))
+
+
+def _decides_the_same(old: Share, new: Share) -> bool:
+    """Whether nothing that decides about a workload is another thing in the other share.
+
+    A Service decides how callers dial where a DestinationRule speaks of its host or its ports, and else nothing.
+    """
+    return old.resources == new.resources and (not old.resources.destination_rules or old.place == new.place)
+
+
+# What `exportTo` may say in place of a namespace.
+_NO_NAMES: Final = frozenset({"*", ".", "~"})
+
+
+def _spoken_to(rules: Iterable[DestinationRule]) -> Set[str]:
+    """The namespaces whose callers a rule may single out: its own, and those that it is exported to by name."""
+    return {name for one in rules for name in (one.metadata.namespace, *one.export_to)} - _NO_NAMES
 
 
 def _without_repetition(changes: list[DecisionChange]) -> Iterator[DecisionChange]:
@@ -119,33 +141,22 @@ def _what(change: DecisionChange) -> tuple[str, str, str]:
 class _Answers:
     """One set's answers about one workload."""
 
-    def __init__(self, resources: ResourceSet, workload: Workload, trust_domain: str) -> None:
-        self._resources = resources
+    def __init__(self, share: Share, workload: Workload, trust_domain: str) -> None:
+        self._resources = share.resources
+        self._place = share.place
         self._workload = workload
         self._compiled = compile_policies(
-            resources.authorization_policies,
+            share.resources.authorization_policies,
             workload,
             trust_domain=trust_domain,
-            root_namespace=resources.root_namespace,
-        )
-        self._peers = tuple(
-            one
-            for one in resources.peer_authentications
-            if one.selector.selects(workload, one.metadata.namespace, resources.root_namespace)
+            root_namespace=share.resources.root_namespace,
         )
         self._forecast = Forecast(self._compiled, trust_domain=trust_domain)
-        self._place = _place(resources, workload)
+        self._pairs: dict[str, Pair] = {}
         self._transports: dict[tuple[str, int], tuple[Transport, str]] = {}
         self.policies = self._compiled.policies
-        self.named = frozenset(named_ports(resources, workload, self.policies))
-
-    def same_rules(self, other: _Answers) -> bool:
-        """Whether what decides about the workload is the same in the other set."""
-        return (self.policies, self._peers, self._resources.destination_rules) == (
-            other.policies,
-            other._peers,
-            other._resources.destination_rules,
-        )
+        self.rules = share.resources.destination_rules
+        self.named = frozenset(named_ports(share.resources, workload, self.policies))
 
     def of(self, caller: Caller, port: int) -> Outcome:
         """What awaits `caller` at a port of the pods."""
@@ -163,7 +174,7 @@ class _Answers:
             return transport_between(TlsMode.DISABLE, server.mode), f"refused: {server.decided_by} is STRICT"
         key = (caller.namespace, port)
         if key not in self._transports:
-            pair = Pair(self._resources, Workload(caller.namespace, {}, ""), self._workload, self._place)
+            pair = self._from(caller.namespace)
             of_service = self._place.port_of_service(port)
             server, client, transport = pair.speak(port, port if of_service is None else of_service)
             dials = client.mode.value if client.mode else ""
@@ -173,15 +184,10 @@ class _Answers:
             )
         return self._transports[key]
 
-
-def _place(resources: ResourceSet, workload: Workload) -> Place:
-    """By which Service callers know a workload; without one in the set, by that of the name in the label app."""
-    inventory = Inventory.of(resources.foreign)
-    service = next((one for one in inventory.services if one.selects(workload)), None)
-    if service is None and "app" in workload.labels:
-        service = Service(workload.namespace, workload.labels["app"], workload.labels, ())
-    names = inventory.find(service.namespace, service.name).port_names if service else {}
-    return Place((workload,), service, "", names)
+    def _from(self, namespace: str) -> Pair:
+        if namespace not in self._pairs:
+            self._pairs[namespace] = Pair(self._resources, Workload(namespace, {}, ""), self._workload, self._place)
+        return self._pairs[namespace]
 
 
 def _in_words(seen: Outlook) -> str:

@@ -104,9 +104,7 @@ class Pair:
         self.destination = destination
         self.principal = principal or f"{trust_domain}/ns/{source.namespace}/sa/{source.service_account}"
         self._place = place
-        name = place.service.name if place.service else destination.name or destination.service_account
-        host = f"{name}.{destination.namespace}.svc.{CLUSTER_DOMAIN}"
-        self.rule = destination_rule(resources, host, source, destination.namespace)
+        self.rule = destination_rule(resources, dialled_host(destination, place), source, destination.namespace)
         self._trust_domain = trust_domain
 
     @cached_property
@@ -178,6 +176,12 @@ class Pair:
         if policy.tls is None:
             return ClientSide(None, f"{where}, which says nothing of TLS", rule, profile)
         return ClientSide(policy.tls.mode, where, rule, profile)
+
+
+def dialled_host(destination: Workload, place: Place) -> str:
+    """The host by which callers know a workload that was found at `place`: a Service's, or what would be its name."""
+    name = place.service.name if place.service else destination.name or destination.service_account
+    return f"{name}.{destination.namespace}.svc.{CLUSTER_DOMAIN}"
 
 
 def named_ports(resources: ResourceSet, workload: Workload, policies: Iterable[AuthorizationPolicy]) -> Iterator[int]:

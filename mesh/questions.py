@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Final
 
 from mesh.authorization import AuthorizationPolicy, Rule, Source
-from mesh.inventory import Inventory
+from mesh.inventory import Inventory, KnownWorkload
 from mesh.resources import ResourceSet
-from mesh.selectors import Selector, Workload
+from mesh.selectors import Selector, Workload, by_namespace
 
 # Names that nobody gives: they stand for all that are not named.
 SOME_NAMESPACE: Final = "some-namespace"
@@ -90,6 +92,27 @@ def _named_by(source: Source, namespace: str, trust_domain: str) -> Iterator[tup
         yield _principal(sample, SOME_NAMESPACE, SOME_ACCOUNT), f"any identity of trust domain {value}"
 
 
+def has_patterns(policies: Iterable[AuthorizationPolicy]) -> bool:
+    """Whether a source names accounts or namespaces by a pattern, which fits some of those that nobody names.
+
+    `*` alone is none: it fits all.
+    """
+    return any(
+        "*" in value and value != "*"
+        for policy in policies
+        for source in _sources(policy.rules)
+        for values in (
+            source.principals,
+            source.not_principals,
+            source.service_accounts,
+            source.not_service_accounts,
+            source.namespaces,
+            source.not_namespaces,
+        )
+        for value in values
+    )
+
+
 def _principal(trust_domain: str, namespace: str, account: str) -> str:
     return f"{trust_domain}/ns/{namespace}/sa/{account}"
 
@@ -99,21 +122,46 @@ def workloads(sets: Sequence[ResourceSet]) -> tuple[Workload, ...]:
 
     Where selectors overlap, pods that several of them mean are asked about only where a document makes such pods.
     """
-    known = [known.workload for one in sets for known in Inventory.of(one.foreign).workloads]
-    scopes = [scope for one in sets for scope in _scopes(one)]
+    known = by_namespace((one.workload.namespace, one.workload) for each in sets for one in _documented(each))
+    scopes = by_namespace(
+        (its, (number, selector)) for number, (its, selector) in enumerate(chain(*map(_scopes, sets)))
+    )
     roots = {one.root_namespace for one in sets}
-    named = {one.namespace for one in known} | {namespace for namespace, _ in scopes}
     found: dict[str, Workload] = {}
-    for namespace in (*sorted(named - roots), SOME_NAMESPACE):
-        there = [one for one in known if one.namespace == namespace]
-        here = [selector for its, selector in scopes if its in {namespace, *roots} and selector.match_labels]
-        for selector in here:
-            if not any(selector.selects_labels(one.labels) for one in there):
-                there.append(Workload(namespace, selector.match_labels, "", _in_words(selector.match_labels)))
-        there.append(Workload(namespace, {}, "", ANY_OTHER))
-        for one in there:
+    for namespace in (*sorted((known.keys() | scopes.keys()) - roots), SOME_NAMESPACE):
+        there = _There(known.get(namespace, ()))
+        here = sorted(chain(*(scopes.get(its, ()) for its in {namespace, *roots})), key=itemgetter(0))
+        for _, selector in here:
+            if selector.match_labels and not there.selected(selector):
+                there.add(Workload(namespace, selector.match_labels, "", _in_words(selector.match_labels)))
+        there.add(Workload(namespace, {}, "", ANY_OTHER))
+        for one in there.workloads:
             found.setdefault(f"{one} {_in_words(one.labels)}", one)
     return tuple(found.values())
+
+
+class _There:
+    """Workloads of one namespace, filed under their labels."""
+
+    def __init__(self, workloads: Iterable[Workload]) -> None:
+        self.workloads: list[Workload] = []
+        self._labelled: dict[tuple[str, str], list[Workload]] = {}
+        for one in workloads:
+            self.add(one)
+
+    def add(self, workload: Workload) -> None:
+        self.workloads.append(workload)
+        for label in workload.labels.items():
+            self._labelled.setdefault(label, []).append(workload)
+
+    def selected(self, selector: Selector) -> bool:
+        """Whether `selector`, which has labels, selects one of them."""
+        rarest = min((self._labelled.get(label, []) for label in selector.match_labels.items()), key=len)
+        return any(selector.selects_labels(one.labels) for one in rarest)
+
+
+def _documented(resources: ResourceSet) -> Iterable[KnownWorkload]:
+    return Inventory.of(resources.foreign).workloads
 
 
 def _scopes(resources: ResourceSet) -> Iterator[tuple[str, Selector]]:

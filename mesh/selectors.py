@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mesh.documents import Path
 from mesh.reading import Report, Shape, both, fields, list_of, map_of, text
@@ -58,6 +58,17 @@ class Selector:
     def everything(self) -> bool:
         """Whether each workload of the namespace is meant."""
         return not self.match_labels and not self.target_refs
+
+
+T = TypeVar("T")
+
+
+def by_namespace(several: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """What comes with the name of its namespace, filed under it, each in the order in which it came."""
+    found: dict[str, list[T]] = {}
+    for namespace, one in several:
+        found.setdefault(namespace, []).append(one)
+    return found
 
 
 def _without_wildcard(value: Any, path: Path, report: Report) -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from mesh.questions import ANY_OTHER, SOME_NAMESPACE, callers, workloads
+import json
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.authorization import Action, AuthorizationPolicy
+from mesh.inventory import Inventory
+from mesh.metadata import Metadata
+from mesh.questions import ANY_OTHER, SOME_NAMESPACE, callers, has_patterns, workloads
+from mesh.resources import ResourceSet
+from mesh.selectors import Selector
 from tests.mesh.written import allow, from_account, resource, resources, strict
 
 
@@ -82,3 +93,55 @@ def test_a_workload_that_is_known_stands_for_the_selectors_that_mean_it() -> Non
 
     assert names(deployment, allow("shop/web", "[{}]", "{app: web}"))[0] == "shop/web {'app': 'web', 'tier': 'a'}"
     assert len(names(deployment, allow("shop/web", "[{}]", "{app: web}"))) == 3
+
+
+LABELS = st.dictionaries(st.sampled_from(["app", "tier"]), st.sampled_from(["one", "two"]), max_size=2)
+SELECTING = st.builds(
+    lambda namespace, labels: AuthorizationPolicy(
+        Metadata("AuthorizationPolicy", namespace, "a"), Action.DENY, (), Selector(labels)
+    ),
+    st.sampled_from(["a", "b", "istio-system"]),
+    LABELS,
+)
+DEPLOYED = st.builds(
+    lambda namespace, labels: resource(
+        "Deployment", f"{namespace}/some", f"{{template: {{metadata: {{labels: {json.dumps(labels)}}}}}}}"
+    ),
+    st.sampled_from(["a", "b"]),
+    LABELS,
+)
+SETS = st.builds(
+    lambda policies, texts: replace(resources(*texts), authorization_policies=tuple(policies)),
+    st.lists(SELECTING, max_size=6),
+    st.lists(DEPLOYED, max_size=3),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SETS, SETS)
+def test_workloads_are_those_that_a_look_at_each_selector_in_turn_finds(
+    first: ResourceSet, second: ResourceSet
+) -> None:
+    made = [one.workload for each in (first, second) for one in Inventory.of(each.foreign).workloads]
+    scopes = [(one.metadata.namespace, one.selector) for each in (first, second) for one in each.authorization_policies]
+    expected: set[object] = set()
+    namespaces = {one.namespace for one in made} | {namespace for namespace, _ in scopes}
+    for namespace in (*sorted(namespaces - {"istio-system"}), SOME_NAMESPACE):
+        there = [dict(one.labels) for one in made if one.namespace == namespace]
+        for its, selector in scopes:
+            mine = its in (namespace, "istio-system") and selector.match_labels
+            if mine and not any(selector.selects_labels(labels) for labels in there):
+                there.append(dict(selector.match_labels))
+        expected |= {(namespace, frozenset(labels.items())) for labels in (*there, {})}
+
+    assert {(one.namespace, frozenset(one.labels.items())) for one in workloads((first, second))} == expected
+
+
+def test_a_pattern_is_what_fits_some_accounts_and_not_all() -> None:
+    def patterns(*sources: str) -> bool:
+        written = ", ".join(f"{{source: {one}}}" for one in sources)
+        return has_patterns(resources(allow("shop/a", f"[{{from: [{written}]}}]")).authorization_policies)
+
+    assert not patterns("{principals: ['*'], notNamespaces: [shop]}", "{serviceAccounts: [web]}")
+    assert patterns("{principals: ['cluster.local/ns/shop/*']}")
+    assert patterns("{notNamespaces: ['shop-*']}")

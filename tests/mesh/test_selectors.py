@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mesh.selectors import Selector, TargetRef, Workload
+from mesh.selectors import Selector, TargetRef, Workload, by_namespace
 from tests.support.policies import document, faults, policies
 
 WEB = Workload("shop", {"app": "web", "tier": "front"}, "web")
@@ -120,3 +120,8 @@ def test_what_is_selected_is_read() -> None:
 
     assert labels.selector == Selector({"app": "web"})
     assert refs.selector == Selector({}, (TargetRef("ServiceEntry", "x", "networking.istio.io"),))
+
+
+def test_what_is_filed_under_its_namespace_keeps_its_order() -> None:
+    assert by_namespace([("b", 1), ("a", 2), ("b", 3)]) == {"b": [1, 3], "a": [2]}
+    assert by_namespace([]) == {}
