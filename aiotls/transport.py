@@ -23,11 +23,13 @@ from asyncio import constants, transports
 from collections.abc import Callable, Iterable
 from typing import Final, cast
 
-from aiotls.buffers import PIECE, Outbox, scratch
+from aiotls.buffers import PIECE, Outbox
 from aiotls.delivery import deliver
 from aiotls.errors import ShutdownTimeout, of_peer_error
 from aiotls.extra_info import extra_info
 from aiotls.handshake import LINGER, Established
+from aiotls.records import Records
+from aiotls.stall import StallTimer
 from aiotls.watch import Watch
 from pqtls import PeerError, Session, SessionReceived, TruncatedStream
 
@@ -68,12 +70,12 @@ class TlsTransport(transports._FlowControlMixin):
         self._loop = loop
         self._sock = sock
         self._connection = established.connection
+        self._records = Records(sock, established.connection)
         self._protocol = protocol
         self._shutdown_timeout = shutdown_timeout
         self._on_session = on_session
         self._on_lost = on_lost
         self._outbox = Outbox()
-        self._partial = established.connection.take_buffered()  # ciphertext of a record that is not yet whole
         self._undelivered = established.plaintext
         self._paused = False
         self._watched = Watch(loop, sock)
@@ -84,8 +86,7 @@ class TlsTransport(transports._FlowControlMixin):
         self._failure: Exception | None = None  # the peer's fault, while our alert is on its way
         self._broken: OSError | None = None  # a failed send, until the peer's last words are read
         self._lost = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._last_progress = 0.0
+        self._timer = StallTimer(loop)
         for session in established.sessions:
             on_session(session)
         self._tell(lambda: protocol.connection_made(self))
@@ -119,7 +120,7 @@ class TlsTransport(transports._FlowControlMixin):
             return
         self._closing = True
         self._undelivered = b""
-        self._start_timer(self._shutdown_timeout)
+        self._timer.start(self._shutdown_timeout, self._on_stall)
         self._send_eof()
         self._watch()
 
@@ -182,7 +183,7 @@ class TlsTransport(transports._FlowControlMixin):
 
     def _on_readable(self) -> None:
         try:
-            plaintext = self._receive()
+            plaintext = self._records.receive()
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -199,20 +200,6 @@ class TlsTransport(transports._FlowControlMixin):
         elif self._connection.peer_closed:
             self._watch()
             self._finish()
-
-    def _receive(self) -> bytes:
-        """One read; its plaintext. Raises OSError, and PeerError also for an end without close_notify."""
-        buffers = scratch()
-        kept = len(self._partial)
-        ciphertext = buffers.ciphertext
-        ciphertext[:kept] = self._partial
-        received = self._sock.recv_into(ciphertext[kept : kept + PIECE])
-        if not received:
-            self._connection.receive_eof()
-        total = kept + received
-        consumed, produced = self._connection.open_into(ciphertext[:total], buffers.plaintext)
-        self._partial = bytes(ciphertext[consumed:total])
-        return bytes(buffers.plaintext[:produced])
 
     def _take_events(self) -> None:
         for event in self._connection.events():
@@ -247,11 +234,7 @@ class TlsTransport(transports._FlowControlMixin):
 
     def _seal_and_send(self, plaintext: memoryview) -> None:
         self._send_what_the_engine_has()
-        buffers = scratch()
-        length = len(plaintext)
-        buffers.plaintext[:length] = plaintext
-        written = self._connection.seal_into(buffers.plaintext, length, buffers.records)
-        self._send(buffers.records[:written])
+        self._send(self._records.seal(plaintext))
 
     def _send_what_the_engine_has(self) -> None:
         """Alerts, answers to KeyUpdate, tickets."""
@@ -282,7 +265,7 @@ class TlsTransport(transports._FlowControlMixin):
             self._on_broken(error)
             return
         if sent:
-            self._last_progress = self._loop.time()
+            self._timer.moved()
         self._watch()
         self._maybe_resume_protocol()  # type: ignore[attr-defined]  # the mixin's, unknown to typeshed
         self._finish()
@@ -316,7 +299,7 @@ class TlsTransport(transports._FlowControlMixin):
         self._failure = failure
         self._closing = True
         self._eof_written = True
-        self._start_timer(min(LINGER, self._shutdown_timeout))
+        self._timer.start(min(LINGER, self._shutdown_timeout), self._on_stall, whatever_moves=True)
         self._send(memoryview(alert))
         self._finish()
         self._watch()
@@ -324,7 +307,7 @@ class TlsTransport(transports._FlowControlMixin):
     def _discard(self) -> None:
         """Read on until the peer has seen our alert and closes; see handshake.LINGER."""
         try:
-            if self._sock.recv_into(scratch().ciphertext):
+            if self._records.discard():
                 return
         except (BlockingIOError, InterruptedError):
             return
@@ -346,7 +329,7 @@ class TlsTransport(transports._FlowControlMixin):
         if self._lost:
             return
         try:
-            self._receive()
+            self._records.receive()
         except PeerError as peer_error:
             is_known = self._failure is not None or isinstance(peer_error, TruncatedStream)
             self._drop(self._failure or (error if is_known else of_peer_error(peer_error)))
@@ -355,18 +338,8 @@ class TlsTransport(transports._FlowControlMixin):
         else:
             self._drop(self._failure or error)
 
-    def _start_timer(self, seconds: float) -> None:
-        """Drop the connection where nothing of ours moves for so long."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._last_progress = self._loop.time()
-        self._timer = self._loop.call_later(seconds, self._on_timer, seconds)
-
-    def _on_timer(self, seconds: float) -> None:
-        idle = self._loop.time() - self._last_progress
-        if self._failure is None and idle < seconds:
-            self._timer = self._loop.call_later(seconds - idle, self._on_timer, seconds)
-            return
+    def _on_stall(self, seconds: float) -> None:
+        """Nothing of ours has moved for so long, or the peer has had its time to read our alert."""
         unsent = self._outbox.size
         lost = ShutdownTimeout(unsent, seconds) if unsent else None
         self._drop(self._failure or lost, reset=bool(unsent))
@@ -380,8 +353,7 @@ class TlsTransport(transports._FlowControlMixin):
         self._undelivered = b""
         self._outbox.clear()
         self._watch()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         if reset:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._loop.call_soon(self._call_connection_lost, error)

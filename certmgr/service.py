@@ -1,4 +1,4 @@
-"""The running authority: the state in its store, the audit log and the pure parts, put together (ADR 12).
+"""The running authority: the state, the audit log and the pure parts, put together (ADR 12).
 
 Several replicas run on one store. What all of them do is issue; what only the leader does is in certmgr/upkeep.py.
 """
@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_publ
 
 from certmgr.authority import WorkloadRequest, certify_workload
 from certmgr.barring import check_not_barred
-from certmgr.bundle import bundle_of
 from certmgr.kem import certify_kem
 from certmgr.ledger import Ledger
 from certmgr.own_credential import OwnCredential
@@ -29,20 +28,16 @@ from certmgr.parts import Bundle, Issued, Parts
 from certmgr.peers import Peer
 from certmgr.proofs import Method, ProvenIdentity, Reason, Refused
 from certmgr.requests import CheckedRequest, check_csr
-from certmgr.revocation import is_revoked
+from certmgr.shared_state import SharedState
 from certmgr.state import AuthorityState, Generation
-from certmgr.state_document import decode_state, encode_state
-from certmgr.store import AUTHORITY_DOCUMENT, StoreConflict, Stored, StoreUnavailable
+from certmgr.store import StoreUnavailable
 from certmgr.tokens import find_token, spend_token
 from certmgr.upkeep import Upkeep
 from mesh.errors import UserError
 from mesh.spiffe import SpiffeId
 
-# Of compare-and-swap, and of signing again because the root's rotation went on meanwhile: each failure means that
-# somebody else got on, so a handful is far more than ever happens in a row.
+# Of signing again because the root's rotation went on meanwhile: a handful is far more than ever happens in a row.
 _ATTEMPTS: Final = 8
-# Seconds to wait before the store is asked again after it failed.
-_STORE_PAUSE: Final = 2.0
 # Seconds between two looks at what other replicas wrote down, where nothing asks for one sooner.
 _PEERS_PAUSE: Final = 30.0
 
@@ -62,27 +57,18 @@ class IssuedToPeer:
 class AuthorityService:
     """Implements parts.Authority, and what the API asks beside it."""
 
-    def __init__(self, parts: Parts, stored: Stored, *, now: Callable[[], datetime.datetime]) -> None:
+    def __init__(self, parts: Parts, shared: SharedState, *, now: Callable[[], datetime.datetime]) -> None:
         """Use `open()`."""
         self.parts = parts
         self.now = now
-        self.ledger = Ledger(parts.store, parts.replica, now=now, after_write=self._confirm)
-        self._stored = stored
-        self._state = decode_state(stored.document)
-        self._bundle = bundle_of(self._state)
-        self._revoked_serials = _serials(self._state)
-        self._changed = asyncio.Event()
-        # Held from asking the store to taking up its answer: an answer that is overtaken must not undo a newer one.
-        self._asking = asyncio.Lock()
+        self.ledger = Ledger(parts.store, parts.replica, now=now, after_write=shared.confirm)
+        self._shared = shared
         self._own: OwnCredential | None = None
 
     @classmethod
     async def open(cls, parts: Parts, *, now: Callable[[], datetime.datetime]) -> AuthorityService:
         """Read the state. Raises UserError where the store has no authority, StoreUnavailable where it is away."""
-        stored = await parts.store.load(AUTHORITY_DOCUMENT)
-        if stored is None:
-            raise UserError("there is no authority yet; make one with `qbitel ca init`")
-        service = cls(parts, stored, now=now)
+        service = cls(parts, await SharedState.open(parts.store), now=now)
         await service.ledger.open()
         return service
 
@@ -91,67 +77,38 @@ class AuthorityService:
     @property
     def state(self) -> AuthorityState:
         """The state as this replica knows it."""
-        return self._state
+        return self._shared.present
 
     @property
     def trust_domain(self) -> str:
         """See parts.Authority."""
-        return self._state.trust_domain
+        return self.state.trust_domain
 
     def bundle(self) -> Bundle:
         """See parts.Authority."""
-        return self._bundle
+        return self._shared.bundle
 
     async def next_bundle(self, after: str) -> Bundle:
         """See parts.Authority."""
-        while self._bundle.etag == after:
-            await self._changed.wait()
-        return self._bundle
+        return await self._shared.next_bundle(after)
 
     def is_revoked(self, certificate: x509.Certificate) -> bool:
         """See parts.Authority."""
-        # Asked with each certificate that is shown, while ten thousand may be revoked.
-        return certificate.serial_number in self._revoked_serials and is_revoked(self._state, certificate)
+        return self._shared.is_revoked(certificate)
 
     async def change(self, transform: Callable[[AuthorityState], AuthorityState | None]) -> bool:
-        """Replace the state by what `transform` makes of the newest one; False where it makes None of it.
-
-        Decided again when somebody else was faster. Raises what `transform` raises, StoreUnavailable and UserError.
-        """
-        async with self._asking:
-            for _ in range(_ATTEMPTS):
-                state = transform(self._state)
-                if state is None or state == self._state:
-                    return False
-                document = encode_state(state)
-                try:
-                    version = await self.parts.store.save(AUTHORITY_DOCUMENT, document, self._stored.version)
-                except StoreConflict:
-                    await self._load_newest()
-                    continue
-                self._adopt(Stored(document, version))
-                return True
-        raise StoreUnavailable("the authority's state is changed by others all the time; try again")
+        """See SharedState.change."""
+        return await self._shared.change(transform)
 
     async def run(self) -> None:
         """Follow the store, do the leader's chores and those of the parts, until cancelled. Raises what is a bug."""
         upkeep = Upkeep(self, self.now, self.parts.is_leader)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow())
+            tasks.create_task(self._shared.follow())
             tasks.create_task(self._follow_peers())
             tasks.create_task(upkeep.run())
             for chore in self.parts.chores:
                 tasks.create_task(_whole(chore(self)))
-
-    async def _follow(self) -> None:
-        """Take up what others change."""
-        while True:
-            try:
-                await self.parts.store.changed(AUTHORITY_DOCUMENT, self._stored.version)
-                await self._confirm()
-            except (StoreUnavailable, UserError) as error:
-                _log.warning("the authority's state cannot be read, what is known stays in use: %s", error)
-                await asyncio.sleep(_STORE_PAUSE)
 
     async def _follow_peers(self) -> None:
         """Take up whom others certified, and forget what has ended."""
@@ -161,27 +118,6 @@ class AuthorityService:
                 await self.ledger.refresh()
             except (StoreUnavailable, UserError) as error:
                 _log.warning("the list of peers cannot be read, what is known stays in use: %s", error)
-
-    async def _confirm(self) -> None:
-        """Make sure that we know the newest state."""
-        async with self._asking:
-            await self._load_newest()
-
-    async def _load_newest(self) -> None:
-        stored = await self.parts.store.load(AUTHORITY_DOCUMENT)
-        if stored is None:
-            raise StoreUnavailable("the authority's state is gone from the store; restore it from a backup")
-        if stored.version != self._stored.version:
-            self._adopt(stored)
-
-    def _adopt(self, stored: Stored) -> None:
-        state = decode_state(stored.document)
-        before = self._bundle.etag
-        self._stored, self._state, self._bundle = stored, state, bundle_of(state)
-        self._revoked_serials = _serials(state)
-        if self._bundle.etag != before:
-            self._changed.set()
-            self._changed = asyncio.Event()
 
     # -- certificates -------------------------------------------------------------------------------------------
 
@@ -233,10 +169,10 @@ class AuthorityService:
         """See parts.Authority. `any_trust_domain` is for who may use the authority's key: its own command line."""
         if request.spiffe_id.trust_domain != self.trust_domain and not any_trust_domain:
             raise UserError(f"{request.spiffe_id} is not of the trust domain {self.trust_domain}, which is ours")
-        check_not_barred(self._state, request.spiffe_id)
+        check_not_barred(self.state, request.spiffe_id)
         if isinstance(public_key, MLKEM1024PublicKey):
             # It authenticates nobody, so that nobody has to trust its issuer in a handshake: it is no peer.
-            generation = self._state.signer
+            generation = self.state.signer
             certificate = self._certify(request, public_key, generation)
             issued = Issued(certificate, (generation.issuer.certificate,), generation.name)
         else:
@@ -254,8 +190,8 @@ class AuthorityService:
             )
         # Judged before anything is awaited: what the same holder shows next must not count as shown before.
         is_late = self.ledger.is_superseded(peer)
-        if anchors != self._bundle.anchors:
-            await self._confirm()  # it may have heard of a newer round than we have
+        if anchors != self.bundle().anchors:
+            await self._shared.confirm()  # it may have heard of a newer round than we have
         said = peer.acknowledging(self._round_of(anchors))
         if is_late:
             said = _contested(said)
@@ -264,7 +200,7 @@ class AuthorityService:
 
     def _round_of(self, anchors: str) -> int:
         """The round that these are the anchors of; 0 where that is not the present one, which nobody asks about."""
-        return self._state.round if anchors == self._bundle.anchors else 0
+        return self.state.round if anchors == self.bundle().anchors else 0
 
     async def redeem(self, token: str, check: Callable[[ProvenIdentity], CheckedRequest]) -> ProvenIdentity:
         """Spend a bootstrap token, unless `check` raises: a request that is wrong must not cost its asker the token.
@@ -303,8 +239,8 @@ class AuthorityService:
     def own_credential(self) -> tuple[bytes, bytes]:
         """The API's own chain and key, PEM."""
         now = self.now()
-        if self._own is None or not self._own.serves(self._state, now):
-            self._own = OwnCredential.make(self._state, now)
+        if self._own is None or not self._own.serves(self.state, now):
+            self._own = OwnCredential.make(self.state, now)
         return self._own.chain, self._own.key
 
     def _check_entitled(self, proven: ProvenIdentity) -> None:
@@ -317,11 +253,11 @@ class AuthorityService:
             )
         if identity == SpiffeId.of_authority(self.trust_domain):
             raise Refused(Reason.RESERVED_IDENTITY, f"{identity} is the authority's own identity", identity=identity)
-        check_not_barred(self._state, identity)
+        check_not_barred(self.state, identity)
 
     def _request(self, proven: ProvenIdentity) -> WorkloadRequest:
         return WorkloadRequest(
-            spiffe_id=proven.spiffe_id, dns_names=proven.dns_names, validity=self._state.leaf_validity
+            spiffe_id=proven.spiffe_id, dns_names=proven.dns_names, validity=self.state.leaf_validity
         )
 
     async def _sign(
@@ -329,12 +265,12 @@ class AuthorityService:
     ) -> Issued:
         """Sign, and return when the peer is written down and the signature is still what the newest state wants.
 
-        The state is read again behind each write of the ledger (`_confirm`): a leader that steps the rotation on after
-        that has read this peer too, and so has whoever bars the identity and then revokes what it holds.
+        The state is read again behind each write of the ledger (SharedState.confirm): a leader that steps the rotation
+        on after that has read this peer too, and so has whoever bars the identity and then revokes what it holds.
         """
         self.ledger.check_room(str(request.spiffe_id), instance)
         for _ in range(_ATTEMPTS):
-            generation, now = self._state.signer, self.now()
+            generation, now = self.state.signer, self.now()
             certificate = certify_workload(request, public_key, generation.issuer, now)
             peer = Peer(
                 identity=str(request.spiffe_id),
@@ -346,9 +282,9 @@ class AuthorityService:
                 acknowledged=self._round_of(anchors),
             )
             await self.ledger.record(peer)
-            check_not_barred(self._state, request.spiffe_id)
+            check_not_barred(self.state, request.spiffe_id)
             # The intermediate too: one that was revoked meanwhile has another in its place.
-            if self._state.signer.issuer.certificate == generation.issuer.certificate:
+            if self.state.signer.issuer.certificate == generation.issuer.certificate:
                 return Issued(certificate, (generation.issuer.certificate,), generation.name)
         raise StoreUnavailable("the root's rotation keeps going on; try again")
 
@@ -358,7 +294,7 @@ class AuthorityService:
         return certify_kem(request, public_key, generation.issuer, self.now())
 
     def _generation(self, name: str) -> Generation:
-        return next(one for one in self._state.generations if one.name == name)
+        return next(one for one in self.state.generations if one.name == name)
 
     async def _write_down(
         self, issued: Issued, proven: ProvenIdentity | None, instance: str, identity: SpiffeId | None = None
@@ -386,10 +322,6 @@ def _contested(peer: Peer) -> Peer:
         peer.instance,
     )
     return peer.contesting()
-
-
-def _serials(state: AuthorityState) -> frozenset[int]:
-    return frozenset(one.serial for one in state.revoked)
 
 
 async def _whole(work: Awaitable[None]) -> None:

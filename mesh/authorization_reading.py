@@ -23,10 +23,11 @@ from mesh.authorization import (
     is_http_rule,
 )
 from mesh.documents import Path
-from mesh.matching import TEMPLATE_REST, TEMPLATE_SEGMENT, address_block
 from mesh.metadata import Metadata
-from mesh.reading import Report, Shape, both, fields, list_of, shown, text
+from mesh.reading import Report, Shape, both, fields, list_of, reader_of, shown, text
+from mesh.request_paths import TEMPLATE_REST, TEMPLATE_SEGMENT
 from mesh.selectors import ONE_SCOPE, SCOPE, read_selector
+from mesh.shapes import address
 from mesh.spiffe import SCHEME
 
 DRY_RUN_ANNOTATION: Final = "istio.io/dry-run"
@@ -39,13 +40,6 @@ _VALUES: Final = list_of(text(least=1))
 def _principal(value: str, path: Path, report: Report) -> None:
     if value.startswith(SCHEME):
         report.warning(path, f"is compared with what stands behind {SCHEME}; leave that out")
-
-
-def _address(value: str, path: Path, report: Report) -> None:
-    try:
-        address_block(value)
-    except ValueError as error:
-        report.error(path, str(error))
 
 
 def _port(value: str, path: Path, report: Report) -> None:
@@ -104,8 +98,8 @@ _KINDS: Final[Mapping[str, Shape]] = {
     "namespaces": _VALUES,
     "serviceAccounts": _ACCOUNTS,
     "trustDomains": _each(_trust_domain),
-    "ipBlocks": _each(_address),
-    "remoteIpBlocks": _each(_address),
+    "ipBlocks": _each(address),
+    "remoteIpBlocks": _each(address),
     "hosts": _VALUES,
     "ports": _each(_port),
     "methods": _VALUES,
@@ -143,11 +137,9 @@ def _accounts_alone(value: Mapping[str, Any], path: Path, report: Report) -> Non
 
 
 # The attributes of `when` and what their values must be; those with a name in brackets stand with "[".
-ADDRESS: Final = both(text(least=1), _address)
-
 _ATTRIBUTES: Final[Mapping[str, Shape]] = {
-    "source.ip": _each(_address),
-    "remote.ip": _each(_address),
+    "source.ip": _each(address),
+    "remote.ip": _each(address),
     "source.namespace": _VALUES,
     "source.principal": _each(_principal),
     "source.serviceAccount": _ACCOUNTS,
@@ -155,7 +147,7 @@ _ATTRIBUTES: Final[Mapping[str, Shape]] = {
     "request.auth.principal": _VALUES,
     "request.auth.audiences": _VALUES,
     "request.auth.presenter": _VALUES,
-    "destination.ip": _each(_address),
+    "destination.ip": _each(address),
     "destination.port": _each(_port),
     "connection.sni": _VALUES,
 }
@@ -214,13 +206,9 @@ SPEC: Final = fields(
 )
 
 
-def read_authorization_policy(
-    metadata: Metadata, spec: Mapping[str, Any], report: Report
-) -> AuthorizationPolicy | None:
-    """The policy that `spec` writes, or None where `report` holds an error."""
-    SPEC(spec, ("spec",), report)
-    if report.refused():
-        return None
+@reader_of(SPEC)
+def read_authorization_policy(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> AuthorizationPolicy:
+    """The policy that `spec` writes."""
     policy = AuthorizationPolicy(
         metadata,
         Action(spec.get("action", "ALLOW")),
@@ -231,7 +219,7 @@ def read_authorization_policy(
     )
     _check_action(policy, spec, report)
     _warn_of_tcp(policy, report)
-    return None if report.refused() else policy
+    return policy
 
 
 def _read_rule(rule: Mapping[str, Any]) -> Rule:

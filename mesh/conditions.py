@@ -7,23 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mesh.addresses import Address, Blocks
 from mesh.authorization import Condition, Operation, Source
+from mesh.claims import RequestPrincipals, claim_texts
 from mesh.facts import View
-from mesh.matching import (
-    Address,
-    Blocks,
-    Ends,
-    Namespaces,
-    Paths,
-    RequestPrincipals,
-    Texts,
-    account_of,
-    claim_texts,
-    is_account_within,
-    is_template,
-    template_ends,
-    with_aliases,
-)
+from mesh.matching import Ends, Texts
+from mesh.principals import Namespaces, account_of, is_account_within, with_aliases
+from mesh.request_paths import Paths, is_template, template_ends
 
 # True, False, or None where what is asked for is not known.
 Predicate = Callable[[View], bool | None]

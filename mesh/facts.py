@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from mesh.matching import Address, Identity, address, origin_form, plain_path
+from mesh.addresses import Address, address
+from mesh.principals import Identity
+from mesh.request_paths import origin_form, plain_path
 from mesh.spiffe import SCHEME
 
 

@@ -12,7 +12,20 @@ from typing import Any, Final
 
 from mesh.documents import Path
 from mesh.metadata import Metadata
-from mesh.reading import COUNT, TEXT, Report, anything, fields, integer, list_of, map_of, number, seconds, text
+from mesh.reading import (
+    COUNT,
+    TEXT,
+    Report,
+    anything,
+    fields,
+    integer,
+    list_of,
+    map_of,
+    number,
+    reader_of,
+    seconds,
+    text,
+)
 from mesh.selectors import WORKLOAD_SELECTOR, Selector
 
 FILTER: Final = "envoy.filters.http.local_ratelimit"
@@ -112,11 +125,9 @@ _CONFIG: Final = fields(
 # Values
 
 
+@reader_of(SPEC)
 def read_envoy_filter(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> LocalRateLimit | None:
-    """The limit that `spec` writes; None where it is another patch, which is a note, or `report` holds an error."""
-    SPEC(spec, ("spec",), report)
-    if report.refused():
-        return None
+    """The limit that `spec` writes; None where it is another patch, which is a note."""
     patches = spec.get("configPatches", ())
     if len(patches) != 1 or (config := _config(patches[0])) is None:
         report.note(("spec", "configPatches"), "patches Envoy itself, which a sidecar of ours is not: it is left out")

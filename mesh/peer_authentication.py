@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from mesh.documents import Path
 from mesh.metadata import Metadata
 from mesh.modes import MTLSMode
-from mesh.reading import Report, fields, map_of, text
+from mesh.reading import Report, fields, map_of, reader_of, text
 from mesh.selectors import SELECTOR, Selector, Workload, read_selector
 
 if TYPE_CHECKING:
@@ -113,11 +113,9 @@ def _port(value: str, path: Path, report: Report) -> None:
 SPEC: Final = fields({"selector": SELECTOR, "mtls": _MTLS, "portLevelMtls": map_of(_MTLS, key=_port)})
 
 
-def read_peer_authentication(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> PeerAuthentication | None:
-    """The resource that `spec` writes, or None where `report` holds an error."""
-    SPEC(spec, ("spec",), report)
-    if report.refused():
-        return None
+@reader_of(SPEC)
+def read_peer_authentication(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> PeerAuthentication:
+    """The resource that `spec` writes."""
     selector = read_selector(spec, report)
     ports = spec.get("portLevelMtls")
     if ports is not None and selector.everything:
@@ -127,7 +125,7 @@ def read_peer_authentication(metadata: Metadata, spec: Mapping[str, Any], report
     modes = {int(port): _mode(mtls) for port, mtls in (ports or {}).items()}
     if len(modes) < len(ports or {}):
         report.error(("spec", "portLevelMtls"), "names a port twice")
-    return None if report.refused() else PeerAuthentication(metadata, _mode(spec.get("mtls", {})), modes, selector)
+    return PeerAuthentication(metadata, _mode(spec.get("mtls", {})), modes, selector)
 
 
 def _mode(mtls: Mapping[str, Any]) -> MTLSMode | None:

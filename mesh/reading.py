@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mesh.documents import Document, Path, Problem, Severity
+
+if TYPE_CHECKING:
+    from mesh.metadata import Metadata
+
+_T = TypeVar("_T")
 
 # Of one document: who sees twenty faults has enough to begin with.
 _MOST_PROBLEMS: Final = 20
@@ -53,6 +59,26 @@ class Report:
 
 
 Shape = Callable[[Any, Path, Report], None]
+Reader = Callable[["Metadata", Mapping[str, Any], Report], _T]
+
+
+def reader_of(shape: Shape) -> Callable[[Reader[_T]], Reader[_T | None]]:
+    """Makes a reader of resources whose spec has `shape`: it is asked for those alone, and what it returns counts only
+    where `report` holds no error then, either.
+    """
+
+    def decorate(read: Reader[_T]) -> Reader[_T | None]:
+        @wraps(read)
+        def read_whole(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> _T | None:
+            shape(spec, ("spec",), report)
+            if report.refused():
+                return None
+            resource = read(metadata, spec, report)
+            return None if report.refused() else resource
+
+        return read_whole
+
+    return decorate
 
 
 def shown(value: object) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from mesh.claims import words_of
 from mesh.documents import Path
-from mesh.matching import words_of
 from mesh.metadata import Metadata
-from mesh.reading import WORDS, Report, boolean, both, duration, fields, list_of, seconds, shown, text
+from mesh.reading import WORDS, Report, boolean, both, duration, fields, list_of, reader_of, seconds, shown, text
 from mesh.selectors import ONE_SCOPE, SCOPE, Selector, Workload, read_selector
 
 if TYPE_CHECKING:
@@ -147,20 +147,15 @@ _RULE: Final = fields(
 SPEC: Final = fields({**SCOPE, "jwtRules": list_of(_RULE, most=4096)}, at_most_one=ONE_SCOPE)
 
 
-def read_request_authentication(
-    metadata: Metadata, spec: Mapping[str, Any], report: Report
-) -> RequestAuthentication | None:
-    """The resource that `spec` writes, or None where `report` holds an error."""
-    SPEC(spec, ("spec",), report)
-    if report.refused():
-        return None
+@reader_of(SPEC)
+def read_request_authentication(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> RequestAuthentication:
+    """The resource that `spec` writes."""
     rules = tuple(
         _read_rule(rule, ("spec", "jwtRules", index), report) for index, rule in enumerate(spec.get("jwtRules", ()))
     )
     if not rules:
         report.warning(("spec", "jwtRules"), "names no issuer: no token is asked for, and none is looked at")
-    selector = read_selector(spec, report)
-    return None if report.refused() else RequestAuthentication(metadata, rules, selector)
+    return RequestAuthentication(metadata, rules, read_selector(spec, report))
 
 
 def _read_rule(rule: Mapping[str, Any], path: Path, report: Report) -> JwtRule:

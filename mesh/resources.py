@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -10,9 +10,9 @@ from mesh.authorization import AuthorizationPolicy
 from mesh.authorization_reading import read_authorization_policy
 from mesh.documents import Document, Problem
 from mesh.local_rate_limit import LocalRateLimit, read_envoy_filter
-from mesh.metadata import Metadata, read_metadata
+from mesh.metadata import read_metadata
 from mesh.peer_authentication import PeerAuthentication, read_peer_authentication, rivals
-from mesh.reading import Report, meant, shown
+from mesh.reading import Reader, Report, meant, shown
 from mesh.request_authentication import RequestAuthentication, read_request_authentication
 from mesh.routes import VirtualService
 from mesh.routes_reading import read_virtual_service
@@ -22,14 +22,12 @@ from mesh.traffic import DestinationRule
 from mesh.traffic_reading import read_destination_rule
 from mesh.yaml_values import printable
 
-Reader = Callable[[Metadata, Mapping[str, Any], Report], Any]
-
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
     versions: tuple[str, ...]
     collection: str  # the field of ResourceSet
-    read: Reader
+    read: Reader[Any]
 
 
 _SECURITY: Final = ("v1", "v1beta1")

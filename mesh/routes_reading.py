@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mesh.authorization_reading import ADDRESS
 from mesh.documents import Path
 from mesh.metadata import Metadata
 from mesh.reading import (
@@ -23,13 +22,14 @@ from mesh.reading import (
     list_of,
     map_of,
     number,
+    reader_of,
     seconds,
     shown,
     text,
 )
 from mesh.retry_budget import RETRY_CONDITIONS, is_condition
 from mesh.routes import MESH_GATEWAY, Destination, Fault, Retries, Route, RouteMatch, StringMatch, VirtualService
-from mesh.traffic_reading import EXPORT_TO, HOST
+from mesh.shapes import ADDRESS, EXPORT_TO, HOST
 
 # Shapes
 
@@ -191,11 +191,9 @@ SPEC: Final = fields(
 # Values
 
 
-def read_virtual_service(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> VirtualService | None:
-    """The resource that `spec` writes, or None where `report` holds an error."""
-    SPEC(spec, ("spec",), report)
-    if report.refused():
-        return None
+@reader_of(SPEC)
+def read_virtual_service(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> VirtualService:
+    """The resource that `spec` writes."""
     routes = [
         _route(protocol, value, ("spec", protocol, index), report)
         for protocol in ("http", "tls", "tcp")
@@ -221,7 +219,7 @@ def read_virtual_service(metadata: Metadata, spec: Mapping[str, Any], report: Re
         report.note(("spec", "hosts"), "are not given: this one only serves as a delegate of another")
     if MESH_GATEWAY not in service.gateways:
         report.note(("spec", "gateways"), f"do not name {MESH_GATEWAY!r}: no sidecar is concerned")
-    return None if report.refused() else service
+    return service
 
 
 def _route(protocol: str, value: Mapping[str, Any], path: Path, report: Report) -> Route:

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from mesh.addresses import Address, Blocks
 from mesh.authorization import Action, Condition, Rule
 from mesh.conditions import DIMENSIONS, Key, Mesh, Predicate, attribute, conditions_of
 from mesh.facts import View
-from mesh.matching import Address, Blocks, Ends, Texts
+from mesh.matching import Ends, Texts
 
 # A predicate, and the answers with which its condition does not hold.
 Test = tuple[Predicate, tuple[bool | None, ...]]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mesh.authorization_reading import ADDRESS
 from mesh.documents import Path
 from mesh.metadata import Metadata
-from mesh.reading import PORT, TEXT, WORDS, Report, anything, both, fields, list_of, map_of, shown, text
+from mesh.reading import PORT, TEXT, WORDS, Report, anything, both, fields, list_of, map_of, reader_of, shown, text
 from mesh.selectors import LABELS, WORKLOAD_SELECTOR, Selector, read_selector
+from mesh.shapes import ADDRESS, EXPORT_TO, HOST
 from mesh.traffic import ConnectionPool
-from mesh.traffic_reading import CONNECTION_POOL, EXPORT_TO, HOST, connection_pool
+from mesh.traffic_reading import CONNECTION_POOL, connection_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +138,9 @@ SIDECAR_SPEC: Final = fields(
 )
 
 
+@reader_of(SIDECAR_SPEC)
 def read_sidecar(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> Sidecar | None:
-    """The resource that `spec` writes, or None where `report` holds an error."""
-    SIDECAR_SPEC(spec, ("spec",), report)
-    if report.refused():
-        return None
+    """The resource that `spec` writes, or None where a port has no number, which `report` says."""
     for kind in ("ingress", "egress"):
         for index, each in enumerate(spec.get(kind, ())):
             if "port" in each and "number" not in each["port"]:
@@ -223,11 +221,9 @@ SERVICE_ENTRY_SPEC: Final = fields(
 )
 
 
-def read_service_entry(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> ServiceEntry | None:
-    """The resource that `spec` writes, or None where `report` holds an error."""
-    SERVICE_ENTRY_SPEC(spec, ("spec",), report)
-    if report.refused():
-        return None
+@reader_of(SERVICE_ENTRY_SPEC)
+def read_service_entry(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> ServiceEntry:
+    """The resource that `spec` writes."""
     entry = ServiceEntry(
         metadata,
         tuple(spec["hosts"]),
@@ -241,7 +237,7 @@ def read_service_entry(metadata: Metadata, spec: Mapping[str, Any], report: Repo
         tuple(spec.get("exportTo", ())),
     )
     _check_entry(entry, report)
-    return None if report.refused() else entry
+    return entry
 
 
 def _endpoint(value: Mapping[str, Any]) -> Endpoint:

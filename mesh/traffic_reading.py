@@ -23,11 +23,13 @@ from mesh.reading import (
     list_of,
     map_of,
     number,
+    reader_of,
     seconds,
     shown,
     text,
 )
 from mesh.selectors import SELECTOR, read_selector
+from mesh.shapes import EXPORT_TO, HOST
 from mesh.traffic import (
     ClientTls,
     ConnectionPool,
@@ -167,22 +169,6 @@ _TRAFFIC_POLICY: Final = both(
 )
 
 
-def _host(value: str, path: Path, report: Report) -> None:
-    name = value.removeprefix("*.") if value != "*" else "x"
-    if not all(part and len(part) <= 63 and _is_label(part) for part in name.removesuffix(".").split(".")):
-        report.error(
-            path, f"{shown(value)} is no name of a host, as in web, web.shop.svc.cluster.local or *.example.com"
-        )
-
-
-def _is_label(part: str) -> bool:
-    return part.isascii() and part.replace("-", "").replace("_", "").isalnum() and "-" not in (part[0], part[-1])
-
-
-HOST: Final = both(text(least=1, most=255), _host)
-EXPORT_TO: Final = list_of(
-    text(pattern=r"[.*~]|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", wanted="namespace, nor one of . and *")
-)
 SPEC: Final = fields(
     {
         "host": HOST,
@@ -203,11 +189,9 @@ SPEC: Final = fields(
 # Values
 
 
-def read_destination_rule(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> DestinationRule | None:
-    """The resource that `spec` writes, or None where `report` holds an error."""
-    SPEC(spec, ("spec",), report)
-    if report.refused():
-        return None
+@reader_of(SPEC)
+def read_destination_rule(metadata: Metadata, spec: Mapping[str, Any], report: Report) -> DestinationRule:
+    """The resource that `spec` writes."""
     subsets = spec.get("subsets", [])
     for index, subset in enumerate(subsets):
         if subset["name"] in [each["name"] for each in subsets[:index]]:
@@ -234,7 +218,7 @@ def read_destination_rule(metadata: Metadata, spec: Mapping[str, Any], report: R
             ("spec", "host"),
             f"{shown(rule.host)} is taken as it stands: a Service is web or web.shop.svc.cluster.local",
         )
-    return None if report.refused() else rule
+    return rule
 
 
 def _policy(value: Mapping[str, Any], path: Path, report: Report) -> TrafficPolicy:

@@ -1,4 +1,4 @@
-"""Finding out about a cluster: the one place that asks its API server. Nothing is changed; pods are for trial only.
+"""Finding out about a cluster: what its API server is asked. Nothing is changed; pods are for trial only.
 
 What cannot be found out is a fact, too: a reason, with which the checks that need it are skipped.
 """
@@ -10,11 +10,12 @@ import base64
 import binascii
 import contextlib
 import datetime
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from cli.checks import roles, scraping
+from cli.checks.asking import Asking, as_fact, together
 from cli.checks.before import rights_wanted
 from cli.checks.facts import (
     Clock,
@@ -44,11 +45,8 @@ from injector.config import IGNORED_NAMESPACES
 from kube.client import EVERYTHING, METADATA_LIST, ApiRefused, ApiUnavailable, Cluster, Query, connect, resource
 from mesh import names
 
-T = TypeVar("T")
 Now = Callable[[], datetime.datetime]
 
-# Requests at a time: as many as an API server takes of one user without queueing.
-_AT_ONCE: Final = 12
 # More pods than that are not read: 5,000 take some 100 MB, and who has more asks namespace by namespace.
 MOST_PODS: Final = 5_000
 # Namespaces whose policies are read: each may have 1 MiB.
@@ -128,7 +126,7 @@ class _Gathering:
         self._wanted = wanted
         self._now = now
         self._home = wanted.control_namespace
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._asking = Asking(cluster)
 
     def stages(self) -> Sequence[tuple[Callable[[ClusterFacts], Awaitable[_Found]], set[Group]]]:
         """What is found out beside the basics, in order, and for which groups of checks."""
@@ -146,16 +144,16 @@ class _Gathering:
     async def basics(self) -> _Found:
         """The cluster itself."""
         dns = {"labelSelector": "k8s-app=kube-dns"}
-        return await _together(
-            clock=_as_fact(self._clock()),
-            served=_as_fact(self._served()),
-            nodes=self._listed(resource("nodes")),
-            namespaces=_as_fact(self._namespaces()),
-            webhooks=self._listed(
+        return await together(
+            clock=as_fact(self._clock()),
+            served=as_fact(self._served()),
+            nodes=self._asking.listed(resource("nodes")),
+            namespaces=as_fact(self._namespaces()),
+            webhooks=self._asking.listed(
                 resource("mutatingwebhookconfigurations", api="apis/admissionregistration.k8s.io/v1")
             ),
-            daemon_sets=self._listed(resource("daemonsets", api=_APPS)),
-            dns=self._listed(resource("services", namespace="kube-system"), dns),
+            daemon_sets=self._asking.listed(resource("daemonsets", api=_APPS)),
+            dns=self._asking.listed(resource("services", namespace="kube-system"), dns),
         )
 
     async def _clock(self) -> Clock:
@@ -186,34 +184,21 @@ class _Gathering:
     async def _rights(self, _facts: ClusterFacts) -> _Found:
         async def rights() -> Mapping[Right, bool]:
             wanted = rights_wanted(self._home)
-            return dict(zip(wanted, await asyncio.gather(*map(self._may, wanted)), strict=True))
+            return dict(zip(wanted, await asyncio.gather(*map(self._asking.may, wanted)), strict=True))
 
-        return await _together(rights=_as_fact(rights()))
-
-    async def _may(self, right: Right) -> bool:
-        attributes = {"verb": right.verb, "resource": right.resource, "group": right.api, "namespace": right.namespace}
-        body = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": attributes},
-        }
-        async with self._turns:
-            answer = await self._cluster.create(
-                resource("selfsubjectaccessreviews", api="apis/authorization.k8s.io/v1"), body
-            )
-        return bool(pods.part(answer, "status").get("allowed"))
+        return await together(rights=as_fact(rights()))
 
     async def _control(self, facts: ClusterFacts) -> _Found:
         home = self._home
         served = facts.served.found or frozenset()
         policy = "apis/policy/v1" if "policy/v1" in served else "apis/policy/v1beta1"  # until Kubernetes 1.21
-        return await _together(
-            workloads=_as_fact(self._workloads()),
-            control_pods=self._listed(resource("pods", namespace=home)),
-            services=self._listed(resource("services", namespace=home)),
-            endpoints=self._listed(resource("endpoints", namespace=home)),
-            budgets=self._listed(resource("poddisruptionbudgets", namespace=home, api=policy)),
-            leases=self._listed(resource("leases", namespace=home, api="apis/coordination.k8s.io/v1")),
+        return await together(
+            workloads=as_fact(self._workloads()),
+            control_pods=self._asking.listed(resource("pods", namespace=home)),
+            services=self._asking.listed(resource("services", namespace=home)),
+            endpoints=self._asking.listed(resource("endpoints", namespace=home)),
+            budgets=self._asking.listed(resource("poddisruptionbudgets", namespace=home, api=policy)),
+            leases=self._asking.listed(resource("leases", namespace=home, api="apis/coordination.k8s.io/v1")),
         )
 
     async def _workloads(self) -> Objects:
@@ -224,26 +209,26 @@ class _Gathering:
         return found
 
     async def _roles(self, _facts: ClusterFacts) -> _Found:
-        found = await _together(
-            cluster_bindings=self._listed(resource("clusterrolebindings", api=_RBAC)),
-            roles=self._listed(resource("roles", namespace=self._home, api=_RBAC)),
-            bindings=self._listed(resource("rolebindings", namespace=self._home, api=_RBAC)),
+        found = await together(
+            cluster_bindings=self._asking.listed(resource("clusterrolebindings", api=_RBAC)),
+            roles=self._asking.listed(resource("roles", namespace=self._home, api=_RBAC)),
+            bindings=self._asking.listed(resource("rolebindings", namespace=self._home, api=_RBAC)),
         )
 
         async def bound() -> Objects:
             bindings = [*found["cluster_bindings"].value, *found["bindings"].value]
             wanted = sorted(roles.roles_bound(bindings, self._home))[:_MOST_ROLES]
             paths = [resource("clusterroles", name=name, api=_RBAC) for name in wanted]
-            present = await asyncio.gather(*map(self._present, paths))
+            present = await asyncio.gather(*map(self._asking.present, paths))
             return [role for role in present if role is not None]
 
-        return {**found, **await _together(cluster_roles=_as_fact(bound()))}
+        return {**found, **await together(cluster_roles=as_fact(bound()))}
 
     async def _webhook(self, facts: ClusterFacts) -> _Found:
-        return await _together(
-            serving=_as_fact(self._serving()),
-            inside=_as_fact(self._inside(facts)),
-            outside=_as_fact(self._outside(facts)),
+        return await together(
+            serving=as_fact(self._serving()),
+            inside=as_fact(self._inside(facts)),
+            outside=as_fact(self._outside(facts)),
         )
 
     async def _serving(self) -> Serving:
@@ -277,7 +262,7 @@ class _Gathering:
         return IGNORED_NAMESPACES | {self._home}
 
     async def _bundles(self, facts: ClusterFacts) -> _Found:
-        return await _together(bundles=_as_fact(self._published(facts)))
+        return await together(bundles=as_fact(self._published(facts)))
 
     async def _published(self, facts: ClusterFacts) -> Mapping[str, Published]:
         found: dict[str, Published] = {}
@@ -290,7 +275,7 @@ class _Gathering:
     async def _config_maps(self, name: str, facts: ClusterFacts) -> AsyncIterator[Object]:
         if facts.asked:
             for namespace in facts.mesh_namespaces:
-                if one := await self._present(resource("configmaps", namespace=namespace, name=name)):
+                if one := await self._asking.present(resource("configmaps", namespace=namespace, name=name)):
                     yield one
             return
         query = {"fieldSelector": f"metadata.name={name}"}
@@ -300,7 +285,7 @@ class _Gathering:
                     yield one
 
     async def _told(self, facts: ClusterFacts) -> _Found:
-        return await _together(mesh_maps=_as_fact(self._mesh_maps(facts)), policies=_as_fact(self._policies(facts)))
+        return await together(mesh_maps=as_fact(self._mesh_maps(facts)), policies=as_fact(self._policies(facts)))
 
     async def _mesh_maps(self, facts: ClusterFacts) -> Mapping[str, MeshMap]:
         query = {"fieldSelector": f"metadata.name={names.MESH_CONFIG_MAP}"}
@@ -310,7 +295,7 @@ class _Gathering:
             found |= {namespace_of(one): MeshMap(_is_ours(one), last_change(one)) for one in items}
         for namespace in [one for one in facts.mesh_namespaces if one in found][:_MOST_TEXTS]:
             path = resource("configmaps", namespace=namespace, name=names.MESH_CONFIG_MAP)
-            if one := await self._present(path):
+            if one := await self._asking.present(path):
                 found[namespace] = replace(found[namespace], texts=pods.texts(one, "data"))
         return found
 
@@ -339,10 +324,10 @@ class _Gathering:
         return [resource(plural, namespace=one, api=api) for one in sorted({*facts.asked, self._home})]
 
     async def _data_plane(self, facts: ClusterFacts) -> _Found:
-        return await _together(
-            pods=_as_fact(self._pods(facts)),
-            mesh_services=_as_fact(self._of_mesh("services", "api/v1", facts)),
-            network_policies=_as_fact(self._of_mesh("networkpolicies", "apis/networking.k8s.io/v1", facts)),
+        return await together(
+            pods=as_fact(self._pods(facts)),
+            mesh_services=as_fact(self._of_mesh("services", "api/v1", facts)),
+            network_policies=as_fact(self._of_mesh("networkpolicies", "apis/networking.k8s.io/v1", facts)),
         )
 
     async def _pods(self, facts: ClusterFacts) -> Objects:
@@ -359,13 +344,7 @@ class _Gathering:
         return [one for page in await asyncio.gather(*map(self._bounded, paths)) for one in page]
 
     async def _bounded(self, path: str, query: Query = EVERYTHING) -> Objects:
-        found: list[Object] = []
-        async with self._turns, contextlib.aclosing(self._cluster.pages(path, query)) as pages:
-            async for page, _ in pages:
-                found += [_without_history(one) for one in page]
-                if len(found) >= MOST_PODS:
-                    break
-        return found
+        return await self._asking.bounded(path, query, most=MOST_PODS)
 
     async def _scraped(self, facts: ClusterFacts) -> _Found:
         async def scrapes() -> Mapping[str, Scrape]:
@@ -373,46 +352,12 @@ class _Gathering:
             answers = await asyncio.gather(*map(self._scraped_once, sample))
             return {full_name(pod): answer for pod, answer in zip(sample, answers, strict=True)}
 
-        return await _together(scrapes=_as_fact(scrapes()))
+        return await together(scrapes=as_fact(scrapes()))
 
     async def _scraped_once(self, pod: Object) -> Scrape:
-        async with self._turns:
+        async with self._asking.turns:
             return await scraping.scrape(self._cluster, pod)
-
-    async def _present(self, path: str) -> Object | None:
-        try:
-            async with self._turns:
-                return await self._cluster.get(path)
-        except ApiRefused as error:
-            if error.status == 404:
-                return None
-            raise
-
-    def _listed(self, path: str, query: Query = EVERYTHING) -> Coroutine[Any, Any, Fact[Objects]]:
-        async def listed() -> Objects:
-            found, _ = await self._cluster.list(path, query)
-            return found
-
-        return _as_fact(listed())
-
-
-async def _as_fact(finding: Awaitable[T]) -> Fact[T]:
-    try:
-        return known(await finding)
-    except Unknown as reason:
-        return unknown(str(reason))
-    except (ApiRefused, ApiUnavailable) as error:
-        return unknown(str(error))
-
-
-async def _together(**findings: Awaitable[Fact[Any]]) -> _Found:
-    return dict(zip(findings, await asyncio.gather(*findings.values()), strict=True))
 
 
 def _is_ours(config_map: Object) -> bool:
     return pods.labels_of(config_map).get(_MANAGED_BY) == _OURS
-
-
-def _without_history(found: Object) -> Object:
-    """Without who wrote which field, which is as much as all the rest."""
-    return {**found, "metadata": {**found["metadata"], "managedFields": None}}

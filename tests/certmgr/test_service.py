@@ -387,32 +387,3 @@ def test_a_state_that_has_gone_stops_issuing_until_it_is_back(tmp_path: Path) ->
         await enrol(service)
 
     run(main())
-
-
-def test_an_answer_of_the_store_that_is_overtaken_does_not_undo_a_newer_one(tmp_path: Path) -> None:
-    clock = Clock()
-
-    async def main() -> None:
-        service = await opened(tmp_path, clock)
-        load = service.parts.store.load
-        delayed, go_on = asyncio.Event(), asyncio.Event()
-
-        async def slow(name: str) -> Any:
-            stored = await load(name)
-            delayed.set()
-            await go_on.wait()
-            return stored
-
-        service.parts.store.load = slow  # type: ignore[method-assign]
-        issuing = asyncio.create_task(enrol(service))
-        await delayed.wait()
-        until = clock.time.replace(hour=13)
-        changing = asyncio.create_task(
-            service.change(lambda state: add_token(state, "t" * 43, proven().spiffe_id, (), until, clock()))
-        )
-        await asyncio.wait([changing], timeout=0.2)  # it waits for the answer that is under way
-        go_on.set()
-        await asyncio.gather(issuing, changing)
-        assert len(service.state.tokens) == 1
-
-    run(main())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.addresses import Blocks
 from mesh.authorization import Condition, Operation, Source
 from mesh.conditions import READS, Key, Mesh, attribute, conditions_of
 from mesh.facts import Facts, HttpFacts, View
-from mesh.matching import Blocks, Ends, Texts
+from mesh.matching import Ends, Texts
 
 MESH = Mesh("shop", "cluster.local", ("old.td",))
 

@@ -25,6 +25,7 @@ from mesh.reading import (
     list_of,
     map_of,
     number,
+    reader_of,
     seconds,
     shown,
     text,
@@ -192,3 +193,27 @@ def test_of_each_severity_a_few_are_kept_and_an_error_is_never_lost_among_warnin
 def test_whatever_stands_somewhere_is_shown_in_a_short_line(value: Any) -> None:
     assert len(shown(value)) <= 80
     assert shown(value).isprintable()
+
+
+def test_a_reader_is_asked_for_what_has_the_shape_alone_and_counts_where_nothing_was_wrong() -> None:
+    asked: list[Any] = []
+
+    @reader_of(fields({"port": PORT}, required=("port",)))
+    def read(metadata: Any, spec: Any, report: Report) -> str:
+        asked.append(spec)
+        if spec["port"] == 7:
+            report.error(("spec", "port"), "is taken")
+        if spec["port"] == 8:
+            report.warning(("spec", "port"), "is unusual")
+        return f"{metadata} on {spec['port']}"
+
+    def found(spec: Any) -> tuple[Any, list[str]]:
+        report = Report(Document({"kind": "X"}, "x.yaml", {(): 1}))
+        return read("web", spec, report), [problem.message for problem in report.problems]  # type: ignore[arg-type]
+
+    assert found({"port": 9}) == ("web on 9", [])
+    assert found({"port": 8}) == ("web on 8", ["is unusual"])
+    assert found({"port": 7}) == (None, ["is taken"])
+    assert found({"port": 0}) == (None, ["0 is not within 1 to 65535"])
+    assert found({}) == (None, ["is missing"])
+    assert asked == [{"port": 9}, {"port": 8}, {"port": 7}]
