@@ -28,11 +28,17 @@ _SHOWN_BLOCKERS: Final = 5
 
 @dataclass(frozen=True, slots=True, order=True)
 class Blocker:
-    """One live certificate that the next step would break; `why` is a clause for a person."""
+    """One live certificate that the next step would break; `why` is a clause for a person.
+
+    `serial` is its number in lower-case hexadecimal digits; at `until` it is in nobody's way any more, whatever its
+    holder does.
+    """
 
     identity: str
     instance: str
     why: str
+    serial: str
+    until: datetime.datetime
 
     def __str__(self) -> str:
         instance = f" ({self.instance})" if self.instance else ""
@@ -107,7 +113,11 @@ def plan(state: AuthorityState, peers: PeerBook, now: datetime.datetime) -> Plan
     """Where the rotation of `state` stands and who is in the way of its next step."""
     signer = state.signer.name  # a hash of its root: once, and not for each peer
     reasons = ((peer, _why(state, signer, peer)) for peer in peers.in_use(now - CLOCK_SKEW))
-    blockers = sorted(Blocker(peer.identity, peer.instance, why) for peer, why in reasons if why)
+    blockers = sorted(
+        Blocker(peer.identity, peer.instance, why, peer.serial, peer.not_after + CLOCK_SKEW)
+        for peer, why in reasons
+        if why
+    )
     return Plan(phase=state.phase, next_phase=_NEXT_PHASE[state.phase], blockers=tuple(blockers), steps=_steps(state))
 
 

@@ -70,6 +70,18 @@ def add_installation(parser: Parser) -> None:
     group.add_argument(
         "--control-namespace", metavar="NS", default=names.CONTROL_NAMESPACE, help="never injected (%(default)s)"
     )
+    add_excluded(group)
+
+
+def add_excluded(parser: argparse._ActionsContainer) -> None:
+    """The namespaces that an installation leaves out."""
+    parser.add_argument(
+        "--exclude-namespace",
+        metavar="NS",
+        action="append",
+        default=[],
+        help="never injected either, labelled or not: injector.excludedNamespaces of the Helm chart; repeatable",
+    )
 
 
 def injector_of(options: argparse.Namespace) -> Injector:
@@ -84,6 +96,7 @@ def injector_of(options: argparse.Namespace) -> Injector:
         ),
         native_sidecars=native_sidecars_in(options.kubernetes_version),
         control_namespace=options.control_namespace,
+        excluded_namespaces=frozenset(options.exclude_namespace),
         authority=_DEFAULTS.authority if options.authority is None else str(options.authority),
         trust_domain=options.trust_domain,
         mtls_mode=MTLSMode(options.mtls_mode),

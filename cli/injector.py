@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from cli.arguments import Address, Parser, address, seconds
-from cli.injection import add_installation, injector_of
+from cli.injection import add_excluded, add_installation, injector_of
 from cli.proxy import add_log_level, set_up_logging
-from injector import connections, serving
+from httpd.site import BACKLOG
+from injector import serving
 from injector.serving import Listening
 from injector.serving_certificate import ServingCertificate, ServingFiles
 from injector.webhook_configuration import IstioSidecarInjector
@@ -82,6 +83,7 @@ def _parser() -> Parser:
     configuration.add_argument(
         "--ca", metavar="FILE", type=Path, help="PEM of the authority that signed the webhook's certificate"
     )
+    add_excluded(configuration)
     return parser
 
 
@@ -92,7 +94,8 @@ def _configuration(options: argparse.Namespace) -> str:
             bundle = options.ca.read_bytes()
         except OSError as error:
             raise UserError(f"{options.ca}: {error.strerror}") from None
-    return to_yaml(IstioSidecarInjector(options.namespace, options.name).create_webhook_configuration(bundle))
+    injector = IstioSidecarInjector(options.namespace, options.name, excluded_namespaces=options.exclude_namespace)
+    return to_yaml(injector.create_webhook_configuration(bundle))
 
 
 def _listening(options: argparse.Namespace) -> Listening:
@@ -109,9 +112,7 @@ def _listen(given: Address | None, default_port: int) -> socket.socket:
     host = ("::" if sockets.ipv6_available() else "0.0.0.0") if given is None else given.host  # noqa: S104
     port = default_port if given is None else given.port
     try:
-        return socket.create_server(
-            (host, port), family=_family(host), backlog=connections.BACKLOG, dualstack_ipv6=host == "::"
-        )
+        return socket.create_server((host, port), family=_family(host), backlog=BACKLOG, dualstack_ipv6=host == "::")
     except OSError as error:
         raise UserError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
 

@@ -73,7 +73,8 @@ class InjectorConfig:
     """Everything that is the same for all pods of an installation. Raises UserError.
 
     `native_sidecars` is whether the cluster can start them. `mesh_cidrs` are destinations that are reached by TLS of
-    the mesh or not at all. `authority` is HOST:PORT. With `discovery` policies and peers are those that
+    the mesh or not at all. `excluded_namespaces` are those whose pods never get a sidecar, beside `ignored_namespaces`
+    and the control namespace. `authority` is HOST:PORT. With `discovery` policies and peers are those that
     `qbitel discovery` publishes; `root_namespace` ("": the control namespace) is whose policies hold everywhere.
     """
 
@@ -81,6 +82,7 @@ class InjectorConfig:
     native_sidecars: bool = True
     control_namespace: str = names.CONTROL_NAMESPACE
     ignored_namespaces: frozenset[str] = IGNORED_NAMESPACES
+    excluded_namespaces: frozenset[str] = frozenset()
     authority: str = f"{names.AUTHORITY_SERVICE}.{names.CONTROL_NAMESPACE}.svc:{names.AUTHORITY_PORT}"
     trust_domain: str = names.DEFAULT_TRUST_DOMAIN
     mtls_mode: MTLSMode = MTLSMode.STRICT
@@ -107,7 +109,7 @@ class InjectorConfig:
 
     def is_ignored(self, namespace: str) -> bool:
         """Whether pods of `namespace` never get a sidecar."""
-        return namespace in self.ignored_namespaces or namespace == self.control_namespace
+        return namespace in {*self.ignored_namespaces, *self.excluded_namespaces, self.control_namespace}
 
 
 def native_sidecars_in(version: str) -> bool:

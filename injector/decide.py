@@ -43,7 +43,8 @@ def decide(pod: Mapping[str, Any], namespace: Namespace, config: InjectorConfig)
     if reason := _cannot(pod):
         return Decision(False, reason, is_choice=False)
     if config.is_ignored(namespace.name):
-        return Decision(False, f"pods of the namespace {namespace.name} never get a sidecar", is_choice=False)
+        why = ": this installation excludes it" if namespace.name in config.excluded_namespaces else ""
+        return Decision(False, f"pods of the namespace {namespace.name} never get a sidecar{why}", is_choice=False)
     if is_injected(pod):
         return Decision(False, "it has our sidecar already")
     for kind, values in (("label", pods.labels_of(pod)), ("annotation", pods.annotations_of(pod))):

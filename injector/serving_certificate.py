@@ -100,6 +100,12 @@ class _Pair:
             try:
                 # An encrypted key must not make it ask somebody at a terminal.
                 context.load_cert_chain(certificate, key, password=_no_password)
+            except FileNotFoundError:
+                # What there is of these files is in our memory: only the way to it can be missing.
+                raise UserError(
+                    "/proc is not mounted, and a certificate is handed to OpenSSL by /proc/self/fd alone, so that no "
+                    "disk ever has its key: mount it (mount -t proc proc /proc)"
+                ) from None
             except ssl.SSLError as error:
                 what = f"{self.files.certificate} and {self.files.key}"
                 raise UserError(f"{what}: {error.reason or 'no certificate and its key'}") from None
@@ -128,7 +134,12 @@ def _content(path: Path) -> bytes:
 @contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
     """A path to a file that no disk and nobody else ever sees: Python's ssl reads certificates from files alone."""
-    descriptor = os.memfd_create("qbitel-tls", os.MFD_CLOEXEC)
+    try:
+        descriptor = os.memfd_create("qbitel-tls", os.MFD_CLOEXEC)
+    except OSError as error:  # a sandbox's filter of system calls
+        raise UserError(
+            f"the certificate cannot be kept in memory (memfd_create: {error.strerror}): let the sandbox allow that"
+        ) from None
     try:
         with open(descriptor, "wb", closefd=False) as file:  # a descriptor
             file.write(content)

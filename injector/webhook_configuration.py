@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
 
 from injector.config import IGNORED_NAMESPACES, SidecarConfig
-from injector.pods import Object
+from injector.pods import Object, listed, part
 from mesh import names
 from mesh.errors import UserError
 
@@ -26,7 +27,8 @@ class IstioSidecarInjector:
     """Automatic injection of the sidecar into the pods of a cluster.
 
     `namespace` is that of the webhook's Service, which is called `webhook_name`. `config` is what the pods are given.
-    Raises UserError for a name that Kubernetes would refuse.
+    For pods of `excluded_namespaces` the API server never calls, labelled or not, as for those of kube-system and its
+    like. Raises UserError for a name that Kubernetes would refuse.
     """
 
     def __init__(
@@ -34,13 +36,16 @@ class IstioSidecarInjector:
         namespace: str = names.CONTROL_NAMESPACE,
         webhook_name: str = names.WEBHOOK_NAME,
         config: SidecarConfig | None = None,
+        excluded_namespaces: Collection[str] = (),
     ) -> None:
-        for what, name in (("namespace", namespace), ("webhook_name", webhook_name)):
+        excluded = (("excluded_namespaces", name) for name in excluded_namespaces)
+        for what, name in (("namespace", namespace), ("webhook_name", webhook_name), *excluded):
             if not _LABEL.match(name):
                 raise UserError(f"{what}: {name[:80]!r} is no name; lower-case letters, digits and dashes, at most 63")
         self.namespace = namespace
         self.webhook_name = webhook_name
         self.config = SidecarConfig() if config is None else config
+        self.excluded_namespaces = frozenset(excluded_namespaces)
 
     def create_webhook_configuration(self, ca_bundle: bytes | None = None) -> Object:
         """The MutatingWebhookConfiguration for `kubectl apply`, as JSON has it.
@@ -48,7 +53,7 @@ class IstioSidecarInjector:
         `ca_bundle` is the PEM of the authority that signed the webhook's certificate. Without it the API server
         trusts its own roots alone, so that pods of the mesh are refused until a bundle is there.
         """
-        ignored = sorted(IGNORED_NAMESPACES | {self.namespace})
+        ignored = sorted(IGNORED_NAMESPACES | self.excluded_namespaces | {self.namespace})
         not_ignored = {"key": _NAME_LABEL, "operator": "NotIn", "values": ignored}
         namespace_label = {"key": names.NAMESPACE_LABEL, "values": ["enabled"]}
         pod_label = {"key": names.INJECT_KEY}
@@ -104,3 +109,17 @@ class IstioSidecarInjector:
             "sideEffects": "None",
             "timeoutSeconds": _TIMEOUT,
         }
+
+
+def namespaces_left_out(webhooks: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The namespaces for which none of these webhooks of a MutatingWebhookConfiguration is called, by its own word."""
+    left_out = [
+        {
+            str(name)
+            for one in listed(part(hook, "namespaceSelector"), "matchExpressions")
+            if (one.get("key"), one.get("operator")) == (_NAME_LABEL, "NotIn") and isinstance(one.get("values"), list)
+            for name in one["values"]
+        }
+        for hook in webhooks
+    ]
+    return frozenset(set.intersection(*left_out)) if left_out else frozenset()

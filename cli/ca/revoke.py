@@ -40,7 +40,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="put a certificate on the revocation lists, or bar an identity",
         description="Put a certificate on the revocation lists, which are published at once: a running `qbitel certmgr "
         "serve` on this authority has them within a second. There is no way back; issue a new certificate instead. "
-        "With --spiffe the identity is barred as well: it gets no new certificate, whatever it proves, until --lift.",
+        "With --spiffe the identity is barred as well: it gets no new certificate, whatever it proves, until --lift. "
+        "With --instance beside it, what processes hold that are gone for good is taken away, and nobody is barred: "
+        "the root's rotation waits for them no longer.",
     )
     add_place(parser)
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="its first certificate is revoked")
@@ -49,13 +51,20 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--spiffe", type=arguments.spiffe_id, metavar="ID", help="all certificates of this identity that have not ended"
     )
     parser.add_argument(
+        "--instance",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --spiffe: those of this process alone, by its name (in Kubernetes the pod's UID); repeatable",
+    )
+    parser.add_argument(
         "--lift", type=arguments.spiffe_id, metavar="ID", help="let this identity have certificates again"
     )
     parser.add_argument(
         "--bar",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="whether the identity gets no new certificate (with --spiffe: yes; with FILE or --serial: no)",
+        help="whether the identity gets no new certificate (with --spiffe: yes; with FILE, --serial or --instance: no)",
     )
     parser.add_argument(
         "--audit",
@@ -78,6 +87,12 @@ def _run(options: argparse.Namespace, clock: Clock) -> int:
         raise UserError("say which: a FILE, --serial HEX, --spiffe ID or --lift ID, one of the four")
     if options.audit and options.spiffe is None:
         raise UserError("--audit goes with --spiffe: it is where certificates of an identity are looked for")
+    if options.instance:
+        if options.spiffe is None:
+            raise UserError("--instance goes with --spiffe: it names processes of that identity")
+        if options.bar:
+            raise UserError("--instance takes from some processes, --bar from all of the identity: leave out one")
+        options.bar = False
     if options.lift is not None:
         if options.bar is not None:
             raise UserError("--lift takes a bar away: leave out --bar and --no-bar")
@@ -147,7 +162,8 @@ async def _put_on_lists(
     if revoked(service.state) == service.state:
         return False
     named = str(options.spiffe) if options.spiffe is not None else None
-    await place.note(now, "revoked", serials=doomed.words, reason=reason.value, identity=named)
+    instances = {"instances": options.instance} if options.instance else {}
+    await place.note(now, "revoked", serials=doomed.words, reason=reason.value, identity=named, **instances)
     return await service.change(revoked)
 
 
@@ -165,21 +181,41 @@ async def _doomed(
     if options.serial is not None:
         known = peers.get(options.serial)
         return _Doomed({options.serial: None}, None, SpiffeId.parse(known.identity) if known else None)
-    found = {serial: peer.not_after for serial, peer in peers.items() if peer.identity == str(options.spiffe)}
+    found = {
+        serial: peer.not_after
+        for serial, peer in peers.items()
+        if peer.identity == str(options.spiffe) and (not options.instance or peer.instance in options.instance)
+    }
+    _check_known(options, {peer.instance for serial, peer in peers.items() if serial in found})
     # The list of peers is bounded, and who has the identity's proof could have had more than it remembers.
     own = [] if place.folder is None else [place.folder / AUDIT_FILE]
     for log in (*(one for one in own if one.exists()), *options.audit):
-        found.update(await asyncio.to_thread(_issued_in, log, str(options.spiffe), now))
+        found.update(await asyncio.to_thread(_issued_in, log, options, now))
     if not found and options.bar is False:
         raise UserError(f"no certificate of {options.spiffe} is known that has not ended; give its file or --serial")
     return _Doomed(found, None, options.spiffe)
 
 
-def _issued_in(log: Path, identity: str, now: datetime.datetime) -> dict[int, datetime.datetime]:
-    """The certificates that `log` says were issued to `identity` and have not ended: serial numbers, and their ends."""
+def _check_known(options: argparse.Namespace, known: set[str]) -> None:
+    """Raise UserError for an instance of which nothing is known: a name that was misspelt must not look like done."""
+    strange = [one for one in options.instance if one not in known]
+    if strange:
+        raise UserError(
+            f"no certificate of {options.spiffe} with the instance {strange[0][:200]!r} is known that has not ended; "
+            "`qbitel ca rotate … --status --json` names those that are waited for"
+        )
+
+
+def _issued_in(log: Path, options: argparse.Namespace, now: datetime.datetime) -> dict[int, datetime.datetime]:
+    """The certificates that `log` says were issued to whom the arguments name and have not ended: serial numbers, and
+    their ends.
+    """
     found = {}
     for entry in read_journal(log):
-        if entry.get("event") == "issued" and entry.get("identity") == identity:
+        is_theirs = entry.get("identity") == str(options.spiffe) and (
+            not options.instance or entry.get("instance") in options.instance
+        )
+        if entry.get("event") == "issued" and is_theirs:
             with contextlib.suppress(*_NO_ENTRY_OF_OURS):
                 end = arguments.moment(entry["not_after"])
                 if end >= now.replace(microsecond=0):

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import datetime
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from certmgr import rotation
 from certmgr.founding import make_generation
 from certmgr.peers import PeerBook
 from certmgr.revocation import sign_lists
-from certmgr.rotation import Plan
+from certmgr.rotation import Blocker, Plan
 from certmgr.service import AuthorityService
 from certmgr.state import AuthorityState, Phase
 from certmgr.upkeep import unrevoked
@@ -182,7 +183,18 @@ def _waiting(plan: Plan) -> list[str]:
     lines.extend(row("", blocker) for blocker in plan.blockers[:_MOST_BLOCKERS])
     if count > _MOST_BLOCKERS:
         lines.append(row("", f"… and {count - _MOST_BLOCKERS} more (--json names all)"))
+    if count:
+        last = max(one.until for one in plan.blockers)
+        lines.append(row("until", f"each has done so or has ended, the last one at {shown_time(last)}"))
+        lines.append(row("if gone", f"`{_without(plan.blockers[0])}`: it is revoked, and nobody waits for it"))
     return lines
+
+
+def _without(one: Blocker) -> str:
+    """What an operator gives who knows that a blocker's process is gone for good."""
+    if not one.instance:
+        return f"qbitel ca revoke … --serial {one.serial}"
+    return f"qbitel ca revoke … --spiffe {one.identity} --instance {shlex.quote(one.instance)}"
 
 
 def _shared(contested: Sequence[tuple[str, str]]) -> list[str]:
@@ -203,6 +215,6 @@ def _data(state: AuthorityState, plan: Plan) -> dict[str, Any]:
         "next_phase": plan.next_phase.value if plan.next_phase else None,
         "round": state.round,
         "roots": [{"name": one.name, "signs": one is state.signer} for one in state.generations],
-        "blockers": [dataclasses.asdict(one) for one in plan.blockers],
+        "blockers": [{**dataclasses.asdict(one), "until": rfc3339(one.until)} for one in plan.blockers],
         "steps": list(plan.steps),
     }

@@ -12,6 +12,7 @@ from cli.checks.certificates import seen
 from cli.checks.control import sidecar_image, trouble_of
 from cli.checks.facts import ClusterFacts, DryRun, Object, Objects, Scrape, full_name, moment, namespace_of
 from cli.checks.findings import Check, Finding, Group, Unknown, failure, passed, several, skipped, warning
+from cli.checks.webhook import excluded_namespaces
 from injector import pods
 from injector.config import InjectorConfig
 from injector.decide import Namespace, decide
@@ -37,7 +38,7 @@ _NOT_REDIRECTED: Final = "interception"
 
 def check_injected(facts: ClusterFacts) -> Finding:
     """Whether every pod that is to have a sidecar has one."""
-    config = InjectorConfig(control_namespace=facts.control_namespace)
+    config = InjectorConfig(control_namespace=facts.control_namespace, excluded_namespaces=excluded_namespaces(facts))
     lacking, choosing = [], 0
     for pod in _alive(facts):
         if is_injected(pod):

@@ -16,7 +16,7 @@ from cli.checks.facts import ClusterFacts, DryRun, Object, Objects, name_of
 from cli.checks.findings import Check, Finding, Group, Unknown, failure, passed, several, warning
 from injector import pods
 from injector.status import is_injected
-from injector.webhook_configuration import IstioSidecarInjector
+from injector.webhook_configuration import IstioSidecarInjector, namespaces_left_out
 from mesh import names
 from mesh.errors import UserError
 
@@ -176,6 +176,11 @@ def check_webhook_spares(facts: ClusterFacts) -> Finding:
             f"a pod in {trial.namespace}, which is not of the mesh, gets a sidecar", "see the check webhook-narrow"
         )
     return passed(f"a pod in {trial.namespace}, which is not of the mesh, stays as it is")
+
+
+def excluded_namespaces(facts: ClusterFacts) -> frozenset[str]:
+    """The namespaces for which the API server does not call the webhook, where that is known."""
+    return frozenset() if facts.webhooks.reason else namespaces_left_out(_hooks(facts))
 
 
 def _hooks(facts: ClusterFacts) -> Objects:

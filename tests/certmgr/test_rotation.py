@@ -112,6 +112,7 @@ def test_a_peer_that_has_not_acknowledged_is_in_the_way_until_it_does_or_ends() 
     (blocker,) = refused.value.blockers
     assert (blocker.identity, blocker.instance) == (WEB, "a")
     assert "ends at 2030-05-18 12:00:00 UTC" in blocker.why
+    assert (blocker.serial, blocker.until) == (silent.serial, NOON + LIFE + CLOCK_SKEW)
     assert advance(state, PeerBook([silent.acknowledging(state.round)]), NOON).phase is Phase.SIGNING
     # A clock that is behind ours by as much as may be takes the certificate a while longer.
     with pytest.raises(StepRefused):

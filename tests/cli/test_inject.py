@@ -187,6 +187,15 @@ def test_explain_says_who_decided_and_writes_no_manifest(
     assert "apiVersion" not in text
 
 
+def test_explain_knows_the_namespaces_that_the_installation_excludes(
+    web: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert qbitel(["inject", "--explain", "-f", str(web), "--namespace", "pay", "--exclude-namespace", "pay"]) == 0
+
+    reason = "pods of the namespace pay never get a sidecar: this installation excludes it"
+    assert capfd.readouterr().out.startswith(f"deployment/web: gets no sidecar: {reason}\n")
+
+
 def test_explain_says_what_is_refused_by_its_exit_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(REFUSED)

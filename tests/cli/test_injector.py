@@ -82,9 +82,11 @@ def test_the_configuration_is_printed_for_kubectl(tmp_path: Path, capsys: pytest
     bundle = tmp_path / "ca.crt"
     bundle.write_bytes(b"PEM")
 
-    assert qbitel(["injector", "configuration", "--namespace", "mesh", "--name", "hook", "--ca", str(bundle)]) == 0
+    flags = ["--namespace", "mesh", "--name", "hook", "--ca", str(bundle), "--exclude-namespace", "payroll"]
+    assert qbitel(["injector", "configuration", *flags]) == 0
 
-    expected = IstioSidecarInjector("mesh", "hook").create_webhook_configuration(b"PEM")
+    injector = IstioSidecarInjector("mesh", "hook", excluded_namespaces=["payroll"])
+    expected = injector.create_webhook_configuration(b"PEM")
     assert yaml.safe_load(capsys.readouterr().out) == expected
 
 

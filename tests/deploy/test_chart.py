@@ -272,6 +272,7 @@ def test_namespaces_are_excluded_and_secrets_mode_is_granted_only_where_that_is_
     found = rendered("--set", "injector.excludedNamespaces={payroll},certmgr.serviceSecrets=true")
     for webhook in by_identity(found)["MutatingWebhookConfiguration", names.WEBHOOK_NAME]["webhooks"]:
         assert "payroll" in webhook["namespaceSelector"]["matchExpressions"][1]["values"]
+    assert parsed(arguments(found, "injector")).exclude_namespace == ["payroll"]
     assert parsed(arguments(found, "certmgr")).service_secrets is True
     for each in documented("secrets mode"):
         ours = by_identity(found)[each["kind"], each["metadata"]["name"]]

@@ -51,6 +51,15 @@ def test_in_an_ignored_namespace_the_pod_s_word_does_not_count(namespace: str) -
     assert (decision.inject, decision.is_choice) == (False, False)
 
 
+def test_a_namespace_that_the_installation_excludes_is_ignored_and_the_reason_says_so() -> None:
+    config = InjectorConfig(excluded_namespaces=frozenset({"payroll"}))
+    decision = decide(labelled("true"), Namespace("payroll", "enabled"), config)
+
+    assert (decision.inject, decision.is_choice) == (False, False)
+    assert decision.reason == "pods of the namespace payroll never get a sidecar: this installation excludes it"
+    assert decide(pod(), Namespace("shop", "enabled"), config).inject
+
+
 @pytest.mark.parametrize("spec", [{"hostNetwork": True}, {"os": {"name": "windows"}}])
 def test_a_pod_that_cannot_have_one_gets_none_whatever_is_said(spec: dict[str, Any]) -> None:
     decision = decided(labelled("true", **spec), "enabled")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,47 @@ def test_without_a_usable_certificate_it_does_not_start(files: ServingFiles, spo
         ServingCertificate(files)
 
     assert str(files.certificate) in str(refused.value)
+
+
+# In a mount namespace of its own, and without /proc, as in a chroot where nobody has mounted it.
+IN_A_SYSTEM_WITHOUT_PROC = """
+import ctypes, sys
+from pathlib import Path
+CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 0x40000, 2
+from injector.serving_certificate import ServingCertificate, ServingFiles
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.unshare(CLONE_NEWNS) != 0:
+    sys.exit(77)
+assert libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0, "private"
+assert libc.umount2(b"/proc", MNT_DETACH) == 0, "umount"
+assert not Path("/proc/self").exists()
+try:
+    ServingCertificate(ServingFiles(*map(Path, sys.argv[1:])))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_without_proc_it_is_said_what_is_missing(files: ServingFiles) -> None:
+    command = [sys.executable, "-c", IN_A_SYSTEM_WITHOUT_PROC, str(files.certificate), str(files.key)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode == 77:
+        pytest.skip("to be without /proc takes a mount namespace, which this user may not make")
+
+    assert found.stdout.startswith("UserError /proc is not mounted"), found.stderr
+    assert found.stdout.endswith("mount it (mount -t proc proc /proc)\n")
+
+
+def test_where_a_sandbox_forbids_memory_files_that_is_said(
+    files: ServingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_name: str, _flags: int) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "memfd_create", forbidden)
+
+    with pytest.raises(UserError, match="memfd_create: Operation not permitted"):
+        ServingCertificate(files)
 
 
 def test_nothing_older_than_tls_1_3_is_spoken(files: ServingFiles) -> None:

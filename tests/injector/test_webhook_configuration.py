@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from injector.webhook_configuration import LABELLED_NAMESPACE_PATH, LABELLED_POD_PATH, IstioSidecarInjector
+from injector.config import IGNORED_NAMESPACES
+from injector.webhook_configuration import (
+    LABELLED_NAMESPACE_PATH,
+    LABELLED_POD_PATH,
+    IstioSidecarInjector,
+    namespaces_left_out,
+)
 from mesh.errors import UserError
 from tests.support.kubernetes_schema import problems_of
 
@@ -32,6 +38,7 @@ def called(namespace: dict[str, str], pod: dict[str, str], name: str = "shop") -
 
 
 ENABLED, DISABLED = {"qbitel-injection": "enabled"}, {"qbitel-injection": "disabled"}
+NAME = "kubernetes.io/metadata.name"
 YES, NO = {"qbitel.io/inject": "true"}, {"qbitel.io/inject": "false"}
 
 
@@ -58,6 +65,35 @@ def test_the_api_server_calls_for_pods_of_the_mesh_and_no_others(
 )
 def test_it_never_calls_for_pods_that_the_cluster_or_we_cannot_do_without(name: str) -> None:
     assert called(ENABLED, YES, name) == []
+
+
+def test_a_namespace_that_is_excluded_is_left_out_as_those_are() -> None:
+    configuration = IstioSidecarInjector(excluded_namespaces=["payroll"]).create_webhook_configuration()
+
+    assert namespaces_left_out(configuration["webhooks"]) == IGNORED_NAMESPACES | {"payroll"}
+    for webhook in configuration["webhooks"]:
+        labels = {**ENABLED, "kubernetes.io/metadata.name": "payroll"}
+        assert not matches(webhook["namespaceSelector"], labels)
+
+
+@pytest.mark.parametrize(
+    "webhooks",
+    [
+        [],
+        [{}],
+        [{"namespaceSelector": {"matchExpressions": [{"key": NAME, "operator": "In", "values": ["a"]}]}}],
+        [{"namespaceSelector": {"matchExpressions": [{"key": NAME, "operator": "NotIn", "values": 7}]}}],
+    ],
+)
+def test_webhooks_that_leave_nothing_out_name_nothing(webhooks: list[dict[str, Any]]) -> None:
+    assert namespaces_left_out(webhooks) == frozenset()
+
+
+def test_what_only_one_webhook_leaves_out_is_not_left_out() -> None:
+    configuration = IstioSidecarInjector(excluded_namespaces=["payroll"]).create_webhook_configuration()
+    configuration["webhooks"][0]["namespaceSelector"]["matchExpressions"].pop()
+
+    assert namespaces_left_out(configuration["webhooks"]) == frozenset()
 
 
 def test_a_pod_must_not_start_without_its_sidecar_and_nobody_waits_long() -> None:
@@ -105,3 +141,5 @@ def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
         IstioSidecarInjector(namespace=name)
     with pytest.raises(UserError):
         IstioSidecarInjector(webhook_name=name)
+    with pytest.raises(UserError):
+        IstioSidecarInjector(excluded_namespaces=[name])

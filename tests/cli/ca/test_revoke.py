@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from certmgr.audit import read_journal
 from tests.cli.ca.conftest import DB, WEB, Ca
 
 
@@ -52,6 +53,32 @@ def test_all_live_certificates_of_an_identity_are_revoked_and_no_other(authority
 
     assert set(ca.data("revoke", authority, "--spiffe", WEB)["revoked"]) == ours
     assert set(revoked(ca, authority)) == ours
+
+
+def test_of_one_process_all_live_certificates_are_revoked_and_no_others_of_its_identity(
+    authority: Path, ca: Ca
+) -> None:
+    gone = {serial(ca, authority, WEB, "--instance", "pod-1") for _ in range(2)}
+    serial(ca, authority, WEB, "--instance", "pod-2")
+    serial(ca, authority, DB, "--instance", "pod-1")
+
+    outcome = ca.data("revoke", authority, "--spiffe", WEB, "--instance", "pod-1")
+    assert (set(outcome["revoked"]), outcome["barred"]) == (gone, False)
+    assert set(revoked(ca, authority)) == gone
+    assert barred(ca, authority) == []
+    (entry,) = [one for one in read_journal(authority / "audit.log") if one["event"] == "revoked"]
+    assert (entry["identity"], entry["instances"]) == (WEB, ["pod-1"])
+
+
+def test_a_process_that_is_not_known_gets_one_line_and_nothing_is_revoked(authority: Path, ca: Ca) -> None:
+    serial(ca, authority, WEB, "--instance", "pod-1")
+    both = ("--instance", "pod-1", "--instance", "pod-l")
+
+    assert "with the instance 'pod-l' is known" in ca("revoke", authority, "--spiffe", WEB, *both).refusal
+    assert revoked(ca, authority) == {}
+    assert "--instance goes with --spiffe" in ca("revoke", authority, "--serial", "7f", "--instance", "a").refusal
+    refusal = ca("revoke", authority, "--spiffe", WEB, "--instance", "pod-1", "--bar").refusal
+    assert "leave out one" in refusal
 
 
 def test_an_identity_that_holds_nothing_gets_one_line(authority: Path, ca: Ca) -> None:

@@ -151,6 +151,52 @@ def test_a_peer_that_is_gone_counts_until_its_certificate_ends(authority: Path, 
     ca.good("rotate", authority, "--next")
 
 
+def test_it_is_said_until_when_a_peer_is_waited_for_and_what_to_do_where_it_is_gone(authority: Path, ca: Ca) -> None:
+    ca.good("issue", authority, "--spiffe", WEB, "--instance", "pod;1")
+    ca.good("rotate", authority, "--start")
+    (blocker,) = ca.data("rotate", authority, "--status")["blockers"]
+    until = datetime.datetime.fromisoformat(blocker["until"])
+
+    output = ca.good("rotate", authority, "--status").output
+    assert f"has ended, the last one at {until:%Y-%m-%d %H:%M:%S} UTC" in output
+    assert f"if gone      `qbitel ca revoke … --spiffe {WEB} --instance 'pod;1'`" in output
+    ca.later(seconds=(until - ca.clock()).total_seconds() - 1)
+    assert WEB in ca("rotate", authority, "--next").refusal
+    ca.later(seconds=2)
+    ca.good("rotate", authority, "--next")
+
+
+def test_a_peer_without_a_name_is_known_by_its_number(authority: Path, ca: Ca) -> None:
+    now = ca.clock()
+    nameless = Peer(
+        identity=WEB, instance="", generation="ab", serial="7f",
+        issued_at=now, not_after=now + datetime.timedelta(hours=1),
+    )  # fmt: skip
+    asyncio.run(FolderStore(authority).save("peers-other", peer_document.encode([nameless]), None))
+    ca.good("rotate", authority, "--start")
+
+    assert "`qbitel ca revoke … --serial 7f`" in ca.good("rotate", authority, "--status").output
+
+
+def test_processes_that_are_gone_are_revoked_and_waited_for_no_longer(authority: Path, ca: Ca) -> None:
+    for name in ("pod-1", "pod-2", "pod-3"):
+        ca.good("issue", authority, "--spiffe", WEB, "--instance", name, "--out", authority / name)
+    ca.good("rotate", authority, "--start")
+    ca.good("issue", authority, "--spiffe", WEB, "--instance", "pod-3", "--out", authority / "pod-3")
+    ca.later(minutes=1)
+
+    ca.good("revoke", authority, "--spiffe", WEB, "--instance", "pod-1", "--instance", "pod-2")
+    ca.good("bundle", authority, "--out", authority / "pod-3")
+    assert not accepts(ca, authority / "pod-3", authority / "pod-1")
+    assert not accepts(ca, authority / "pod-3", authority / "pod-2")
+    assert accepts(ca, authority / "pod-3", authority / "pod-3")
+    ca.good("rotate", authority, "--next")
+    # The identity is not barred, and who was not gone after all comes back.
+    ca.good("issue", authority, "--spiffe", WEB, "--instance", "pod-1", "--out", authority / "pod-1")
+    ca.good("bundle", authority, "--out", authority / "pod-3")
+    assert accepts(ca, authority / "pod-3", authority / "pod-1")
+
+
 def test_a_peer_that_is_revoked_is_in_nobody_s_way(authority: Path, ca: Ca) -> None:
     ca.good("issue", authority, "--spiffe", WEB)
     ca.good("rotate", authority, "--start")

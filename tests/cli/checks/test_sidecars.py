@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cli.checks import sidecars
-from cli.checks.facts import DryRun, Published, Scrape
+from cli.checks.facts import DryRun, Published, Scrape, unknown
+from injector.webhook_configuration import IstioSidecarInjector
 from proxy.server import NOT_REDIRECTED
 from tests.cli.checks.rig import (
     FAILURE,
@@ -42,6 +43,17 @@ def test_a_pod_without_a_sidecar_is_a_failure_unless_it_chose_so() -> None:
     ended = pod(injected=False)
     ended["status"]["phase"] = "Succeeded"
     assert status(CHECKS, "pods-injected", pods=[ended]) is PASS
+
+
+def test_pods_of_a_namespace_that_the_webhook_is_not_called_for_lack_nothing() -> None:
+    webhook = IstioSidecarInjector(excluded_namespaces=["shop"]).create_webhook_configuration()
+    bare = pod("old", injected=False)
+
+    assert status(CHECKS, "pods-injected", pods=[pod(), bare], webhooks=[webhook]) is PASS
+    other = IstioSidecarInjector(excluded_namespaces=["payroll"]).create_webhook_configuration()
+    assert status(CHECKS, "pods-injected", pods=[pod(), bare], webhooks=[other]) is FAILURE
+    unread = replace(good(pods=[bare]), webhooks=unknown("forbidden"))
+    assert found(CHECKS, "pods-injected", unread).status is FAILURE
 
 
 def test_without_a_namespace_of_the_mesh_everything_is_skipped() -> None:
