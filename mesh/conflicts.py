@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from mesh.authorization import Action, AuthorizationPolicy, Source
 from mesh.building.metadata import PROFILE_ANNOTATION, PROFILES
 from mesh.documents import Path, Problem, Severity
+from mesh.following import unfollowed
 from mesh.inventory import Inventory, Place
 from mesh.metadata import Metadata
 from mesh.modes import MTLSMode
@@ -34,6 +35,7 @@ def of_pair(pair: Pair, ports: Sequence[PortVerification]) -> tuple[Problem, ...
             found.append(younger.metadata.problem((), message, "warning"))
     if pair.rule is not None:
         found += _of_profile(pair.rule)
+        found += unfollowed(pair.rule)
         found += _of_subsets(pair.rule, pair.destination)
     found += _of_tokens(pair.resources, pair.destination, pair.compiled.policies)
     return tuple(dict.fromkeys(found))
@@ -45,6 +47,7 @@ def of_set(resources: ResourceSet) -> tuple[Problem, ...]:
     found: list[Problem] = list(inventory.problems)
     for rule in resources.destination_rules:
         found += _of_profile(rule)
+        found += unfollowed(rule)
         found += _of_server(resources, inventory, rule)
     found += _of_same_host(resources)
     for authentication in resources.request_authentications:

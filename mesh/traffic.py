@@ -169,6 +169,22 @@ def full_host(host: str, namespace: str, domain: str = CLUSTER_DOMAIN) -> str:
     return host if "." in host or host.startswith("*") else f"{host}.{namespace}.svc.{domain}"
 
 
+def service_namespace(host: str, domain: str = CLUSTER_DOMAIN) -> str:
+    """The namespace of the Service with this full name; "" where it is no Service's: somewhere outside."""
+    name, _, rest = host.lower().partition(".")
+    namespace, _, found = rest.partition(".")
+    return namespace if name and found == f"svc.{domain}" else ""
+
+
+def wildcards_over(host: str) -> Iterator[str]:
+    """The patterns that cover `host`, the narrowest first: `*.b.c`, `*.c` and `*` for `a.b.c`."""
+    rest = host.lower()
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        yield f"*.{rest}"
+    yield "*"
+
+
 def host_matches(pattern: str, host: str) -> bool:
     """Whether `pattern` (a name, `*.` and a domain, or `*`) covers `host`. Names of hosts have no case."""
     pattern, host = pattern.lower(), host.lower()
@@ -177,27 +193,48 @@ def host_matches(pattern: str, host: str) -> bool:
     return pattern == host
 
 
+class DestinationRules:
+    """The rules that `client` sees, ready to be asked about many hosts: those of a large mesh are some thousands."""
+
+    def __init__(self, rules: Iterable[DestinationRule], client: Workload, root_namespace: str) -> None:
+        self._namespaces = (client.namespace,) if client.namespace != root_namespace else ()
+        self._root = root_namespace
+        # By namespace and host.
+        self._rules: dict[tuple[str, str], list[DestinationRule]] = {}
+        self._first: dict[tuple[str, str], DestinationRule] = {}
+        for rule in rules:
+            if rule.is_seen_by(client.namespace) and _is_for(rule, client):
+                self._rules.setdefault((rule.metadata.namespace, rule.full_host.lower()), []).append(rule)
+
+    def of(self, host: str, service_namespace: str) -> DestinationRule | None:
+        """The rule that holds for `host` (with its namespace and domain), which is in `service_namespace`; "" where it
+        is nobody's Service.
+
+        Istio's order: the client's own namespace (unless it is the root namespace), the Service's, the root namespace;
+        within one the narrowest host, and there one that selects the client before one that is for all; then the
+        oldest. What others of the same scope add to that one is in it (`merged`).
+        """
+        names = (host.lower(), *wildcards_over(host))
+        for namespace in (*self._namespaces, service_namespace, self._root):
+            for name in names:
+                if (namespace, name) in self._rules:
+                    return self._of((namespace, name))
+        return None
+
+    def _of(self, key: tuple[str, str]) -> DestinationRule:
+        """Found out once: a wildcard is asked about with each Service."""
+        if (known := self._first.get(key)) is None:
+            here = self._rules[key]
+            first = min(here, key=lambda rule: (rule.selector is None, _age(rule)))
+            known = self._first[key] = merged(sorted((rule for rule in here if rule.scope == first.scope), key=_age))
+        return known
+
+
 def destination_rule(
     resources: ResourceSet, host: str, client: Workload, service_namespace: str
 ) -> DestinationRule | None:
-    """The rule that holds where `client` dials `host` (with its namespace and domain), which is in `service_namespace`.
-
-    Istio's order: the client's own namespace (unless it is the root namespace), the Service's, the root namespace;
-    within one the narrowest host, and there one that selects the client before one that is for all; then the oldest.
-    What others of the same scope add to that one is in it (`merged`).
-    """
-    seen = [
-        rule
-        for rule in resources.destination_rules
-        if host_matches(rule.full_host, host) and rule.is_seen_by(client.namespace) and _is_for(rule, client)
-    ]
-    root = resources.root_namespace
-    for namespace in ((client.namespace,) if client.namespace != root else ()) + (service_namespace, root):
-        here = [rule for rule in seen if rule.metadata.namespace == namespace]
-        if here:
-            first = min(here, key=_narrowest)
-            return merged(sorted((rule for rule in here if rule.scope == first.scope), key=_age))
-    return None
+    """The rule that holds where `client` dials `host`, see DestinationRules.of."""
+    return DestinationRules(resources.destination_rules, client, resources.root_namespace).of(host, service_namespace)
 
 
 def merged(rules: Sequence[DestinationRule]) -> DestinationRule:
@@ -228,8 +265,3 @@ def _is_for(rule: DestinationRule, client: Workload) -> bool:
     if rule.selector is None:
         return True
     return rule.metadata.namespace == client.namespace and rule.selector.selects_labels(client.labels)
-
-
-def _narrowest(rule: DestinationRule) -> tuple[bool, int, bool, tuple[str, str, str]]:
-    host = rule.full_host
-    return host.startswith("*"), -len(host), rule.selector is None, rule.metadata.age

@@ -16,13 +16,14 @@ from mesh.conflicts import of_pair
 from mesh.decision import Decision, Facts, HttpFacts
 from mesh.errors import UserError
 from mesh.explanation import Statement, statements
+from mesh.following import unfollowed
 from mesh.inventory import Place
 from mesh.metadata import Metadata
 from mesh.outlook import Outlook
 from mesh.pair import Pair, PortVerification, Transport, transport_between
 from mesh.request_authentication import jwt_rules
 from mesh.selectors import Workload
-from mesh.traffic import TlsMode
+from mesh.traffic import ConnectionPool, DestinationRule, TlsMode
 from mesh.verification import place_of, problem_as_dict
 
 _LABEL_WIDTH: Final = 10
@@ -93,6 +94,8 @@ class _Explained:
     said: tuple[Statement, ...]
     http: HttpFacts | None
     problems: tuple[dict[str, Any], ...]
+    limits: str  # of each of the caller's sidecars
+    unfollowed: tuple[dict[str, Any], ...]  # what of the DestinationRule no sidecar does
 
     @property
     def allowed(self) -> bool:
@@ -169,6 +172,8 @@ def _explain(policies: Policies, place: Place, target: Workload, options: argpar
         said,
         http,
         tuple(problem_as_dict(one) for one in problems if one.severity == "error"),
+        "" if is_plaintext or pair.rule is None else _limits(pair.rule, port),
+        tuple(map(problem_as_dict, () if is_plaintext or pair.rule is None else unfollowed(pair.rule))),
     )
 
 
@@ -210,6 +215,8 @@ def _lines(one: _Explained, options: argparse.Namespace) -> Iterator[str]:
     yield _row("why", f"{one.reason}{_decided_at(one)}")
     yield _row("mode", f"{one.port.server.mode.value}, by {one.port.server.decided_by}{_mode_at(one)}")
     yield _row("transport", _transport(one))
+    if one.limits:
+        yield _row("limits", one.limits)
     if one.http is not None:
         yield _row("token", one.token.words)
     for number, statement in enumerate(one.said):
@@ -225,8 +232,24 @@ def _lines(one: _Explained, options: argparse.Namespace) -> Iterator[str]:
         yield _row("audited", f"by {', '.join(one.decision.audited)}")
     for problem in one.problems:
         yield _row("conflict", f"{problem['resource']}: {problem['message']}")
+    for problem in one.unfollowed:
+        yield _row("but", f"{problem['resource']}: {problem['message']}")
     if one.http is not None and one.allowed and not one.connection.allowed:
         yield _row("but", f"a sidecar that reads no requests says: {one.connection.reason}")
+
+
+def _limits(rule: DestinationRule, port: PortVerification) -> str:
+    """What a caller's sidecar holds itself to, in words."""
+    dialled = port.port if port.service_port is None else port.service_port
+    policy = rule.traffic_policy if dialled is None else rule.traffic_policy.at(dialled)
+    pool = policy.connection_pool or ConnectionPool()
+    said = [
+        f"at most {pool.max_connections} connections" if pool.max_connections else "",
+        f"at most {pool.http1_max_pending_requests} being made" if pool.http1_max_pending_requests else "",
+        f"made within {pool.connect_timeout:g} s" if pool.connect_timeout is not None else "",
+    ]
+    words = ", ".join(filter(None, said))
+    return f"{words}, by {rule.metadata}" if words else ""
 
 
 def _transport(one: _Explained) -> str:
@@ -302,4 +325,6 @@ def _as_dict(one: _Explained) -> dict[str, Any]:
             for each in one.said
         ],
         "conflicts": list(one.problems),
+        "limits": one.limits,
+        "unfollowed": list(one.unfollowed),
     }

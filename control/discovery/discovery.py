@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from control.discovery.client_rules import NO_RULES, ClientRules, client_rules
 from control.discovery.istio_kinds import KINDS, FollowedKind
 from control.discovery.members import Members, members_of, namespaces_with_sidecars
 from control.discovery.metrics import Metrics
@@ -82,7 +83,7 @@ class Discovery:
         self._networks = ClusterNetworks(cluster, poke) if settings.detects else None
         self._book = PolicyBook()
         self._members: Members = {}
-        self._peers: Text | None = None
+        self._peers: tuple[Text, ...] = ()
         self._peers_since = -math.inf
         self._planned = -math.inf
         self._texts: dict[str, tuple[Part, Part, tuple[str, ...], Text]] = {}
@@ -123,7 +124,7 @@ class Discovery:
         began = self._clock()
         if began - self._planned > _STALE_SECONDS:
             self._book.forget()
-            self._members, self._peers = {}, None
+            self._members, self._peers = {}, ()
         await self._book.update(self._sources())
         self._service_lines = _lines_by_namespace(self._services.items)
         present = {namespace: found for (namespace, _), found in self._present.items.items()}
@@ -131,7 +132,7 @@ class Discovery:
         meshed = self._meshed(alive)
         root, root_faults = self._part(self._root, present)
         members = await self._new_members(root or NOTHING, present)
-        peers = self._peers_document(members)
+        peers = self._peers_documents(members, alive, present)
         self._tell_foreign(frozenset(name for name in meshed if name in present and not present[name].is_ours))
         steps: list[Step] = []
         faults: dict[str, tuple[str, ...]] = {}
@@ -145,7 +146,8 @@ class Discovery:
                 faults[namespace] = its_faults or (wanted.problem,)
             if (step := self._step(namespace, wanted, present.get(namespace))) is not None:
                 steps.append(step)
-        self._keep_only(meshed | ours)
+        self._texts = {namespace: known for namespace, known in self._texts.items() if namespace in meshed | ours}
+        self._book.keep_only(alive | self._homes())
         self._tell({namespace: problem_text(found) for namespace, found in faults.items()})
         self._planned = self._clock()
         self._metrics.show(
@@ -189,14 +191,18 @@ class Discovery:
         await asyncio.sleep(0)
         return self._members
 
-    def _peers_document(self, members: Members) -> Text:
-        """The newest one, or for a while the one before it."""
-        if self._peers is None or self._clock() - self._peers_since >= self._peers_seconds:
-            newest = Text.of(peers_text(members, self._services.items, self._with_detected()))
+    def _peers_documents(self, members: Members, alive: set[str], present: Mapping[str, Present]) -> tuple[Text, ...]:
+        """The newest one, or for a while the one before it; and behind it what it is without DestinationRules."""
+        if not self._peers or self._clock() - self._peers_since >= self._peers_seconds:
+            parts = (self._part(namespace, present)[0] for namespace in sorted(alive))
+            rules = client_rules((part for part in parts if part is not None), self._root)
+            newest = tuple(self._peers_with(members, each) for each in ((rules, NO_RULES) if rules else (NO_RULES,)))
             if newest != self._peers:
                 self._peers, self._peers_since = newest, self._clock()
-        assert self._peers is not None  # noqa: S101  # made above where there was none
         return self._peers
+
+    def _peers_with(self, members: Members, rules: ClientRules) -> Text:
+        return Text.of(peers_text(members, self._services.items, self._with_detected(), rules))
 
     def _with_detected(self) -> MeshSettings:
         settings, found = self._settings, self._networks
@@ -209,12 +215,17 @@ class Discovery:
         )
 
     def _wanted(
-        self, namespace: str, own: Part | None, root: Part | None, peers: Text, faults: tuple[str, ...]
+        self, namespace: str, own: Part | None, root: Part | None, peers: tuple[Text, ...], faults: tuple[str, ...]
     ) -> Wanted:
         policies = None if own is None or root is None else self._policies(namespace, own, root)
-        wanted = Wanted(policies, peers, problem_text(faults))
+        wanted = Wanted(policies, peers[0], problem_text(faults))
         if wanted.size <= MAX_BYTES:
             return wanted
+        # Policies decide who is let in. DestinationRules, of which others may have written thousands, go first.
+        without = f"its clients follow no DestinationRules: with those the peers alone come to {peers[0].size} bytes"
+        smaller = Wanted(policies, peers[-1], problem_text((*faults, f"{without}, and a ConfigMap holds {MAX_BYTES}")))
+        if smaller.size <= MAX_BYTES:
+            return smaller
         more = f"its documents come to {wanted.size} bytes, and a ConfigMap holds {MAX_BYTES}"
         return Wanted(None, None, problem_text((*faults, more)))
 
@@ -263,7 +274,7 @@ class Discovery:
                 fresh.setdefault(text, []).append(namespace)
         for text, namespaces in fresh.items():
             more = f" (and {len(namespaces) - 1} more namespaces)" if len(namespaces) > 1 else ""
-            _log.error("%s%s: what was good last stays in force: %s", namespaces[0], more, text)
+            _log.error("%s%s: what was last possible stays in force: %s", namespaces[0], more, text)
         for namespace in sorted(self._told.keys() - now.keys()):
             _log.info("%s: what kept it from its newest documents is gone", namespace)
         self._told = dict(now)
@@ -275,10 +286,6 @@ class Discovery:
                 *(namespace, MESH_CONFIG_MAP, MANAGED_BY, OURS),
             )
         self._foreign = foreign
-
-    def _keep_only(self, namespaces: set[str]) -> None:
-        self._book.keep_only(namespaces | self._homes())
-        self._texts = {namespace: known for namespace, known in self._texts.items() if namespace in namespaces}
 
 
 def _lines_by_namespace(services: Mapping[Key, Service]) -> Mapping[str, tuple[str, ...]]:

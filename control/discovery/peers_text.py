@@ -2,7 +2,8 @@
 
 JSON, with an entry in each line: the same members give the same bytes. One entry holds all Services of a namespace,
 because the document is written into each namespace: five thousand Services come to some 150 kB so, and to six times as
-much with an entry each. It says no host names: for each of them every sidecar would ask the resolver again and again.
+much with an entry each. It says no `hosts`: for each of them every sidecar would ask the resolver again and again. The
+Services that a DestinationRule is about are named beside their addresses (client_rules.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from control.discovery.client_rules import NO_RULES, ClientRules
 from control.discovery.members import Members, addresses_of
 from control.discovery.workloads import Address, Service
 from kube.objects import Key
@@ -34,10 +36,13 @@ _NETWORKS: Final = "NETWORKS"
 _SERVICE_NETWORKS: Final = "SERVICE-NETWORKS"
 _CONTROL_PLANE: Final = "CONTROL-PLANE"
 _NOT_IN_MESH: Final = "NOT-IN-MESH"
+_ELSEWHERE: Final = "ELSEWHERE"
 _BY_TUNNEL: Final = {"tunnelPort": TUNNEL_PORT}
 _API_SERVER: Final[Key] = ("default", "kubernetes")
 _HEAD: Final = '{"apiVersion":"qbitel.io/v1","kind":"Peers","peers":[\n'
 _TAIL: Final = "\n]}\n"
+# Where there are DestinationRules, the document and they are the items of one.
+_LIST: Final = '{"apiVersion":"v1","kind":"List","items":[\n'
 _PIN: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}/ns/([a-z0-9-]{1,63})/sa/\*")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -62,15 +67,22 @@ class MeshSettings:
         return any(address in network for network in (*self.networks, *self.service_networks))
 
 
-def peers_text(members: Members, services: Mapping[Key, Service], settings: MeshSettings) -> str:
-    """The document."""
-    lines = (
-        json.dumps(entry, sort_keys=True, separators=(",", ":")) for entry in _entries(members, services, settings)
-    )
-    return _HEAD + ",\n".join(lines) + _TAIL
+def peers_text(
+    members: Members, services: Mapping[Key, Service], settings: MeshSettings, rules: ClientRules = NO_RULES
+) -> str:
+    """The document, and the rules beside it."""
+    names = _Names(services, rules)
+    entries = _entries(members, services, settings, names)
+    lines = (json.dumps(entry, sort_keys=True, separators=(",", ":")) for entry in entries)
+    document = _HEAD + ",\n".join(lines) + _TAIL
+    if not rules.lines:
+        return document
+    return _LIST + ",\n".join((document.removesuffix("\n"), *rules.lines)) + _TAIL
 
 
-def _entries(members: Members, services: Mapping[Key, Service], settings: MeshSettings) -> Iterator[dict[str, Any]]:
+def _entries(
+    members: Members, services: Mapping[Key, Service], settings: MeshSettings, names: _Names
+) -> Iterator[dict[str, Any]]:
     addresses = _Addresses()
     claims = Counter(address for _, address in members)
     partial: defaultdict[str, list[Address]] = defaultdict(list)
@@ -80,29 +92,43 @@ def _entries(members: Members, services: Mapping[Key, Service], settings: MeshSe
         # To the namespace: whoever stands behind a Service is of it. Its accounts may change during a roll-out.
         pinned = {"identities": [f"{SCHEME}{settings.trust_domain}/ns/{namespace}/sa/*"]}
         if ports is None:
-            yield from _in_lists(namespace, REQUIRE, addresses.new(found), **pinned)
+            yield from _in_lists(namespace, REQUIRE, addresses.new(found), names.of(namespace), **pinned)
         elif len(ports) <= _MOST_OF_ENTRY:
             name = f"{namespace}.ONLY-{'-'.join(map(str, ports))}"
-            yield from _in_lists(name, REQUIRE, addresses.new(found), **pinned, ports=list(ports))
+            mine = names.of(namespace)
+            yield from _in_lists(name, REQUIRE, addresses.new(found), mine, **pinned, ports=list(ports))
             partial[namespace] += [one for one in found if claims[one] == 1]
     # What speaks a TLS of its own, which must work before there is a mesh.
     control_plane = addresses_of(services, lambda key: _is_control_plane(key, settings))
-    yield from _in_lists(_CONTROL_PLANE, OFF, addresses.new(control_plane))
+    yield from _in_lists(_CONTROL_PLANE, OFF, addresses.new(control_plane), {})
+    # Their other ports are known to take no TLS of the mesh: nobody has to ask them.
+    for namespace, found in sorted(partial.items()):
+        its = [str(one) for one in sorted(found, key=_order) if _passes(one, settings, names)]
+        yield from _in_lists(f"{namespace}.OTHER-PORTS", OFF, its, names.of(namespace))
     if settings.mode != OFF:
-        if settings.mode == PREFER:
-            # Their other ports are known to take no TLS of the mesh: nobody has to ask them.
-            for namespace, found in sorted(partial.items()):
-                its = [str(one) for one in sorted(found, key=_order) if settings.covers(one)]
-                yield from _in_lists(f"{namespace}.OTHER-PORTS", OFF, its)
         # At 15008 of a Service's own address nobody listens, and nobody refuses either.
         others = addresses_of(services, lambda key: not _is_control_plane(key, settings))
         within = [address for address in others if settings.covers(address)]
-        yield from _in_lists(_NOT_IN_MESH, REQUIRE if settings.mode == REQUIRE else OFF, addresses.new(within))
+        mode = REQUIRE if settings.mode == REQUIRE else OFF
+        yield from _in_lists(_NOT_IN_MESH, mode, addresses.new(within), names.of())
+    # What no entry matches passes as plain TCP, too; a rule needs one.
+    elsewhere = addresses_of(services, lambda key: not _is_control_plane(key, settings))
+    named = [address for address in elsewhere if str(address) in names.of()]
+    yield from _in_lists(_ELSEWHERE, OFF, addresses.new(named), names.of())
     networks = sorted({str(one) for one in settings.networks if not addresses.has(one)})
-    yield from _in_lists(_NETWORKS, settings.mode, networks, **({} if settings.mode == OFF else _BY_TUNNEL))
+    yield from _in_lists(_NETWORKS, settings.mode, networks, {}, **({} if settings.mode == OFF else _BY_TUNNEL))
     # A Service that was made a moment ago is in no entry yet: its first clients ask it.
     services_alone = {str(one) for one in settings.service_networks if not addresses.has(one)} - set(networks)
-    yield from _in_lists(_SERVICE_NETWORKS, settings.mode, sorted(services_alone))
+    yield from _in_lists(_SERVICE_NETWORKS, settings.mode, sorted(services_alone), {})
+
+
+def _passes(address: Address, settings: MeshSettings, names: _Names) -> bool:
+    """Whether an entry has to say that an address passes as plain TCP: where the networks' would say something else,
+    or a rule is about it.
+    """
+    if settings.mode == PREFER and settings.covers(address):
+        return True
+    return str(address) in names.of() and not (settings.mode == REQUIRE and settings.covers(address))
 
 
 def _by_entry(members: Members) -> Mapping[tuple[str, tuple[int, ...] | None], list[Address]]:
@@ -114,6 +140,22 @@ def _by_entry(members: Members) -> Mapping[tuple[str, tuple[int, ...] | None], l
 
 def _is_control_plane(key: Key, settings: MeshSettings) -> bool:
     return key == _API_SERVER or key[0] == settings.control_namespace
+
+
+class _Names:
+    """The addresses of Services that a rule is about, with their full names."""
+
+    def __init__(self, services: Mapping[Key, Service], rules: ClientRules) -> None:
+        self._every: dict[str, str] = {}
+        self._by_namespace: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for (namespace, name), service in sorted(services.items()) if rules else ():
+            if (host := rules.name(namespace, name)) is not None:
+                for address in service.addresses:
+                    self._every[str(address)] = self._by_namespace[namespace][str(address)] = host
+
+    def of(self, namespace: str | None = None) -> Mapping[str, str]:
+        """Those of a namespace, or all."""
+        return self._every if namespace is None else self._by_namespace.get(namespace, {})
 
 
 class _Addresses:
@@ -137,11 +179,20 @@ def _order(address: Address) -> tuple[int, int]:
     return address.version, int(address)
 
 
-def _in_lists(name: str, mode: str, cidrs: list[str], **more: Any) -> Iterator[dict[str, Any]]:
-    """As many entries as it takes."""
+def _in_lists(
+    name: str, mode: str, cidrs: list[str], names: Mapping[str, str], **more: Any
+) -> Iterator[dict[str, Any]]:
+    """As many entries as it takes; what has one of `names` stands under it."""
     for number, start in enumerate(range(0, len(cidrs), _MOST_OF_ENTRY), 1):
         part = name if number == 1 else f"{name}.{number}"
-        yield {"name": _fitting(part), "mode": mode, "cidrs": cidrs[start : start + _MOST_OF_ENTRY], **more}
+        here = cidrs[start : start + _MOST_OF_ENTRY]
+        services: dict[str, list[str]] = {}
+        for cidr in here:
+            if cidr in names:
+                services.setdefault(names[cidr], []).append(cidr)
+        unnamed = [cidr for cidr in here if cidr not in names]
+        places = {key: its for key, its in (("cidrs", unnamed), ("services", services)) if its}
+        yield {"name": _fitting(part), "mode": mode, **places, **more}
 
 
 def _fitting(name: str) -> str:
@@ -153,9 +204,11 @@ def _fitting(name: str) -> str:
 def published_members(text: str) -> Members:
     """What a document that was published requires: nothing where it is none of ours."""
     found: dict[tuple[str, Address], tuple[int, ...] | None] = {}
-    if not (text.startswith(_HEAD) and text.endswith(_TAIL)):
+    document = text.removeprefix(_LIST)
+    if not (document.startswith(_HEAD) and document.endswith(_TAIL)):
         return found
-    for line in text.removeprefix(_HEAD).removesuffix(_TAIL).split(",\n"):
+    entries, _, _ = document.removeprefix(_HEAD).partition(_TAIL.rstrip("\n"))
+    for line in entries.split(",\n"):
         try:
             entry = json.loads(line)
             found.update(_members_in(entry))
@@ -170,4 +223,6 @@ def _members_in(entry: dict[str, Any]) -> dict[tuple[str, Address], tuple[int, .
     if entry.get("mode") != REQUIRE or pinned is None:
         return {}
     ports = tuple(int(port) for port in entry["ports"]) if "ports" in entry else None
-    return {(pinned[1], ipaddress.ip_address(cidr)): ports for cidr in entry["cidrs"]}
+    services: Mapping[str, Sequence[str]] = entry.get("services") or {}
+    every = [*(entry.get("cidrs") or ()), *(cidr for cidrs in services.values() for cidr in cidrs)]
+    return {(pinned[1], ipaddress.ip_address(cidr)): ports for cidr in every}

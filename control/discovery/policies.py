@@ -112,7 +112,7 @@ def _reading(document: Document) -> Reading:
         "spec": document.value.get("spec") or {},
     }
     try:
-        line = _json(value)
+        line = json_line(value)
         fault = _fault_of(line, document)
     except ValueError:
         line, fault = "", f"{document.source}: {document.resource}: has a character or a number that JSON cannot write"
@@ -140,7 +140,7 @@ def _told(problems: Iterable[Problem]) -> list[str]:
     return [" ".join(str(problem).split())[:_LONGEST_FAULT] for problem in problems][:_MOST_FAULTS]
 
 
-def _json(value: Any) -> str:
+def json_line(value: Any) -> str:
     """One line of JSON that YAML reads as the same value. Raises ValueError for what neither can write."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     text.encode()  # a lone surrogate is no character
@@ -198,7 +198,7 @@ def _too_large(policies: tuple[Policy, ...]) -> list[str]:
 def service_line(namespace: str, name: str, selector: Mapping[str, str], ports: Iterable[Mapping[str, Any]]) -> str:
     """A Service: a DestinationRule names one, and its sidecars have to know that they stand behind it."""
     spec = {"selector": dict(selector), "ports": list(ports)}
-    return _json(
+    return json_line(
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
     )
 

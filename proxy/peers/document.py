@@ -9,6 +9,7 @@
       ports: [8080, "9000-9100"]
       mode: require
 
+Beside that one document the file may have DestinationRules, which hold for its destinations (rules.py).
 docs/peers.md says what each field means. Whoever finds services out by other means writes the same document.
 """
 
@@ -16,31 +17,42 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh import reading
-from mesh.documents import Path, Problem, read_documents
+from mesh.documents import Document, Path, Problem, read_documents
 from mesh.errors import UserError
-from mesh.reading import Report, Shape, fields, integer, list_of, number, seconds, shown, text
+from mesh.reading import Report, Shape, fields, integer, list_of, map_of, number, seconds, shown, text
 from mesh.spiffe import InvalidSpiffeId, SpiffeId
+from mesh.traffic import DestinationRule, service_namespace
 from pqtls import PROFILES
-from proxy.peers.entries import Balancing, Ejection, PeerEndpoint, PeerEntry, Retrying
+from proxy.peers.entries import (
+    LONGEST_CONNECT,
+    LONGEST_EJECTION,
+    Balancing,
+    Ejection,
+    PeerEndpoint,
+    PeerEntry,
+    Retrying,
+)
 from proxy.peers.table import PeerTable, network_of
 from proxy.routes import EVERY_PORT, Mode, Network, PortRange
 
 API_VERSION: Final = "qbitel.io/v1"
 KIND: Final = "Peers"
+_RULE: Final = "DestinationRule"
+_FOREIGN_RULE: Final = "is none of Istio's; write apiVersion: networking.istio.io/v1"
 # Far beyond any cluster's number of Services and of one Service's pods: whoever writes the document must not be able to
 # have us grow without end.
 MAX_ENTRIES: Final = 10_000
 MAX_OF_ENTRY: Final = 1_000
 MAX_NAMES: Final = 1_000
+# Services whose names are given: those of a large cluster, all of them.
+MAX_SERVICES: Final = 20_000
 _MAX_WEIGHT: Final = 1_000_000
 _MAX_COUNT: Final = 2**31 - 1
-# Longer than this nobody waits for a connection: Linux itself gives up after 127 s.
-_LONGEST_CONNECT: Final = 120.0
-_LONGEST_EJECTION: Final = 24 * 3600.0
 
 _NAME: Final = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 # RFC 1123 §2.1 and, because Kubernetes' own names have them in SRV records, underscores.
@@ -60,16 +72,39 @@ class Refused(UserError):
         self.problems = problems
 
 
-def read_peers(content: bytes, source: str) -> tuple[PeerEntry, ...]:
-    """The entries of the document `content`; `source` names it in problems. Raises Refused."""
+@dataclass(frozen=True, slots=True)
+class PeersDocument:
+    """What a file says: destinations, and the DestinationRules beside them."""
+
+    entries: tuple[PeerEntry, ...]
+    rules: tuple[DestinationRule, ...] = ()
+
+
+def read_peers(content: bytes, source: str) -> PeersDocument:
+    """What the document `content` says; `source` names it in problems. Raises Refused."""
     documents, problems = read_documents(content, source)
     if problems:
         raise Refused(problems)
-    if len(documents) != 1:
-        line = documents[1].line() if documents else 0
-        what = "there is more than one document in it" if documents else "there is no document in it"
+    rules = [one for one in documents if one.value.get("kind") == _RULE]
+    others = [one for one in documents if one.value.get("kind") != _RULE]
+    if len(others) != 1:
+        line = others[1].line() if others else 0
+        what = "there is more than one document in it" if others else "there is no document in it"
         raise Refused((Problem(source, line, "", "", f"{what}; a peers document is one of kind {KIND}"),))
-    (document,) = documents
+    return PeersDocument(_entries(others[0]), _rules(rules) if rules else ())
+
+
+def _rules(documents: list[Document]) -> tuple[DestinationRule, ...]:
+    # Whoever has no rules does without a reader of them: two megabytes.
+    from mesh.resources import ResourceSet  # noqa: PLC0415
+
+    resources = ResourceSet.of(documents)
+    if resources.errors or resources.foreign:
+        raise Refused(resources.errors or tuple(one.problem((), _FOREIGN_RULE) for one in resources.foreign))
+    return resources.destination_rules
+
+
+def _entries(document: Document) -> tuple[PeerEntry, ...]:
     report = Report(document)
     _DOCUMENT(document.value, (), report)
     if not report.refused():
@@ -92,8 +127,13 @@ def _entry(value: Mapping[str, Any], path: Path, report: Report) -> PeerEntry | 
     endpoints = tuple(_endpoint(one) for one in value.get("endpoints", ()))
     hosts = [host.removesuffix(".") for host in value.get("hosts", ())]
     several = bool(endpoints) or "balancing" in value
-    if not ("cidrs" in value or "hosts" in value):
-        report.error(path, "has neither cidrs nor hosts: it would be about nothing")
+    if not ("cidrs" in value or "hosts" in value or "services" in value):
+        report.error(path, "has neither cidrs nor hosts nor services: it would be about nothing")
+    services = {host.removesuffix("."): _networks(cidrs) for host, cidrs in value.get("services", {}).items()}
+    if services and endpoints:
+        report.error(
+            (*path, "endpoints"), "stand for whatever the entry matches, and services are several destinations"
+        )
     if "balancing" in value and not endpoints and not any(not host.startswith("*.") for host in hosts):
         report.error((*path, "balancing"), "needs endpoints, or hosts whose addresses can be asked for")
     if len({str(one) for one in endpoints}) < len(endpoints):
@@ -103,7 +143,7 @@ def _entry(value: Mapping[str, Any], path: Path, report: Report) -> PeerEntry | 
     return PeerEntry(
         name=value["name"],
         mode=mode,
-        networks=tuple(_network(cidr) for cidr in value.get("cidrs", ())),
+        networks=(*_networks(value.get("cidrs", ())), *(one for its in services.values() for one in its)),
         hosts=tuple(hosts),
         ports=tuple(_ports(one) for one in value["ports"]) if "ports" in value else (EVERY_PORT,),
         identities=frozenset(value.get("identities", ())),
@@ -116,6 +156,8 @@ def _entry(value: Mapping[str, Any], path: Path, report: Report) -> PeerEntry | 
         ejection=_ejection(value.get("outlierEjection"), several),
         max_connections=value.get("maxConnections"),
         max_pending=value.get("maxPending"),
+        services=services,
+        said=frozenset(value),
     )
 
 
@@ -140,6 +182,8 @@ def _check_together(entries: list[PeerEntry], report: Report) -> None:
     for clash in table.clashes():
         first, second = sorted((places[id(clash.first)], places[id(clash.second)]))
         report.error(("peers", second), f"{clash.what}: peers[{first}] is about the same destinations")
+    if (services := sum(len(entry.services) for entry in entries)) > MAX_SERVICES:
+        report.error(("peers",), f"{services} services are more than the {MAX_SERVICES} that are known by name")
     if len(table.names) > MAX_NAMES:
         report.error(("peers",), f"{len(table.names)} host names are more than the {MAX_NAMES} that are asked for")
 
@@ -182,6 +226,10 @@ def _mode(value: str | bool) -> Mode:
 def _mode_or_off(value: Any, path: Path, report: Report) -> None:
     if value is not False:
         text(choices=[mode.value for mode in Mode])(value, path, report)
+
+
+def _networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
+    return tuple(map(_network, cidrs))
 
 
 def _network(cidr: str) -> Network:
@@ -269,6 +317,12 @@ def _host(value: str) -> None:
     raise ValueError("it is an address: those stand in cidrs")
 
 
+def _service(value: str) -> None:
+    _host(value)
+    if value.startswith("*.") or not service_namespace(value):
+        raise ValueError("it is written as in web.shop.svc.cluster.local")
+
+
 def _identity(value: str) -> None:
     if _NAMESPACE_S.fullmatch(value):
         return
@@ -285,6 +339,10 @@ _PEER: Final = fields(
         "name": text(pattern=_NAME, wanted="name: letters, digits, '.', '-' and '_', at most 63"),
         "mode": _mode_or_off,
         "cidrs": list_of(_checked(_network, "network"), least=1, most=MAX_OF_ENTRY),
+        "services": map_of(
+            list_of(_checked(_network, "network"), least=1, most=MAX_OF_ENTRY),
+            key=_checked(_service, "full name of a Service"),
+        ),
         "hosts": list_of(_checked(_host, "host"), least=1, most=MAX_OF_ENTRY),
         "ports": list_of(_port_or_range, least=1, most=MAX_OF_ENTRY),
         "identities": list_of(_checked(_identity, "SPIFFE ID"), least=1, most=MAX_OF_ENTRY),
@@ -299,7 +357,7 @@ _PEER: Final = fields(
         ),
         "tunnelPort": reading.PORT,
         "balancing": text(choices=[one.value for one in Balancing]),
-        "connectTimeout": _duration(0.001, _LONGEST_CONNECT),
+        "connectTimeout": _duration(0.001, LONGEST_CONNECT),
         "retries": fields(
             {
                 "attempts": integer(0, 10),
@@ -310,8 +368,8 @@ _PEER: Final = fields(
         "outlierEjection": fields(
             {
                 "failures": integer(0, 1_000_000),
-                "interval": _duration(0.001, _LONGEST_EJECTION),
-                "time": _duration(0.001, _LONGEST_EJECTION),
+                "interval": _duration(0.001, LONGEST_EJECTION),
+                "time": _duration(0.001, LONGEST_EJECTION),
                 "maxPercent": integer(0, 100),
             }
         ),

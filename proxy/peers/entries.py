@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from proxy.routes import EVERY_PORT, Mode, Network, PortRange
+
+# Seconds. Longer than this nobody waits for a connection: Linux itself gives up after 127 s.
+LONGEST_CONNECT: Final = 120.0
+LONGEST_EJECTION: Final = 24 * 3600.0
 
 MESH_FLAG: Final = "--mesh"  # no name of an entry in a document begins with it
 
@@ -38,13 +43,15 @@ class PeerEndpoint:
 class Ejection:
     """When an endpoint is left out: after so many failures in a row, for `time` seconds and longer each time.
 
-    `failures` 0: never. At most `most_percent` of an entry's endpoints are left out at one time.
+    `failures` 0: never. At most `most_percent` of an entry's endpoints are left out at one time; none is any more while
+    fewer than `panic_percent` are left.
     """
 
     failures: int = 5
     interval: float = 10.0
     time: float = 30.0
     most_percent: int = 50
+    panic_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,9 @@ class PeerEntry:
     `hosts` are names, or suffixes that begin with `*.`. `identities` empty: any identity that the sidecar accepts.
     `tunnel_port` None: the peer is dialled where the application dials. `connect_timeout` (seconds) None: the
     sidecar's. `max_connections` and `max_pending` are of one worker; None: no limit.
+
+    `services` says which of `networks` are those of which Service, by its full name. `said` are the fields that the
+    document has; `rule` is the DestinationRule that has added to them, "" where none has (rules.py).
     """
 
     name: str
@@ -83,6 +93,9 @@ class PeerEntry:
     ejection: Ejection | None = None
     max_connections: int | None = None
     max_pending: int | None = None
+    services: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
+    said: frozenset[str] = frozenset()
+    rule: str = ""
 
     @property
     def needs_state(self) -> bool:

@@ -113,8 +113,8 @@ class Group:
             raise Refused(
                 Flag.CIRCUIT_OPEN,
                 "destination_connection_limit",
-                f"{self._pool.connections.limit} connections to {self.entry.name} are open, as many as maxConnections "
-                "of the peers document allows. Find out why so many stay open, or raise the limit.",
+                f"{self._pool.connections.limit} connections to {self.entry.name} are open, as many as "
+                f"{self._from('maxConnections')} allows. Find out why so many stay open, or raise the limit.",
             )
         if self._budget is not None:
             self._budget.request(self.now())
@@ -130,8 +130,15 @@ class Group:
                 Flag.CIRCUIT_OPEN,
                 "destination_pending_limit",
                 f"{self._pool.pending.limit} connections to {self.entry.name} wait for it to answer, as many as "
-                "maxPending of the peers document allows. It is slow or gone; or raise the limit.",
+                f"{self._from('maxPending', 'http1MaxPendingRequests')} allows. It is slow or gone; or raise "
+                "the limit.",
             )
+
+    def _from(self, field: str, of_rule: str = "") -> str:
+        """Whose word a limit is."""
+        if self.entry.rule and field not in self.entry.said:
+            return f"{of_rule or field} of {self.entry.rule}"
+        return f"{field} of the peers document"
 
     def end_connecting(self) -> None:
         """It has answered, or has not."""
@@ -242,6 +249,7 @@ def _detection(ejection: Ejection) -> OutlierDetection:
         interval=ejection.interval,
         base_ejection_time=ejection.time,
         max_ejection_percent=ejection.most_percent,
+        min_health_percent=ejection.panic_percent,
     )
 
 

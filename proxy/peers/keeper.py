@@ -11,18 +11,24 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh.errors import UserError
 from proxy.config import ProxyConfig
-from proxy.peers.document import read_peers
+from proxy.peers.document import PeersDocument, read_peers
 from proxy.peers.entries import PeerEntry, mesh_entry
 from proxy.peers.names import NameBook
 from proxy.peers.router import Router
 from proxy.peers.table import PeerTable
 from proxy.reading import read_file, signature_of
 from proxy.routes import Mode
+
+if TYPE_CHECKING:
+    from mesh.resources import ResourceSet
+    from mesh.selectors import Workload
+    from proxy.peers.rules import Rules
 
 # What a discovery service writes for a large cluster comes to 2 MB.
 MAX_BYTES: Final = 8 << 20
@@ -42,17 +48,17 @@ Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
 _log = logging.getLogger("qbitel.proxy")
 
 
-def read_entries(config: ProxyConfig, path: Path) -> tuple[PeerEntry, ...]:
-    """The entries of the document `path` and those of `--mesh`. Raises UserError, with one line."""
+def read_document(config: ProxyConfig, path: Path) -> PeersDocument:
+    """The document `path`, with the entries of `--mesh`. Raises UserError, with one line."""
     content = read_file(path, if_missing="--peers names the document of peers", limit=MAX_BYTES)
-    entries = read_peers(content, str(path))
+    document = read_peers(content, str(path))
     names = {profile.name for profile in config.profiles}
-    for entry in entries:
+    for entry in document.entries:
         if entry.profile is not None and entry.profile not in names:
             raise UserError(f"{path}: {entry.name} wants the profile {entry.profile}: name it in --profile too")
         if entry.tunnel_port is not None and not config.tunnels:
             raise UserError(f"{path}: {entry.name} has a tunnelPort, which is of no use with --no-tunnels")
-    return _with_mesh(config, path, entries)
+    return replace(document, entries=_with_mesh(config, path, document.entries))
 
 
 def _with_mesh(config: ProxyConfig, path: Path, entries: tuple[PeerEntry, ...]) -> tuple[PeerEntry, ...]:
@@ -84,15 +90,21 @@ class PeersKeeper:
         self._book = NameBook()
         self._failure = ""
         self._generation = 0
+        self._rules: Rules | None = None
+        self._is_old = self._asked = False  # whether the file is another, and whether there is anything to do
         self._reading: asyncio.Task[None] | None = None
         self._resolving: asyncio.Task[None] | None = None
         self._resolved_at = float("-inf")
         self._unresolved: set[str] = set()
         self._seen = signature_of((path,))
-        self._take_up(read_entries(config, path))
+        self._in_use = PeersDocument(())
+        self._document = read_document(config, path)
+        self._take_up(self._document, self._document.entries)
 
     async def load(self) -> None:
-        """Ask for the addresses of all names, and wait for the answers, but not for ever."""
+        """Wait until the rules that are known hold, and, but not for ever, for the addresses of all names."""
+        if self._reading is not None:
+            await self._reading
         await self._ask_first(self._router.names)
         self._router.take_addresses(self._book.addresses)
         self._resolved_at = self._router.now()
@@ -100,11 +112,10 @@ class PeersKeeper:
     def tend(self) -> None:
         """To be called every few seconds: begin to read where the file has changed, and to resolve when it is time."""
         self._router.tend()
-        if self._reading is None or self._reading.done():
-            seen = signature_of((self._path,))
-            if seen != self._seen:
-                self._seen = seen
-                self._reading = _task(self._read_again())
+        seen = signature_of((self._path,))
+        if seen != self._seen:
+            self._seen, self._is_old = seen, True
+            self._begin()
         if self._router.now() - self._resolved_at >= resolve_seconds(len(self._router.names)):
             self._begin_resolving()
 
@@ -121,34 +132,77 @@ class PeersKeeper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def follow(self, resources: ResourceSet, client: Workload, trust_domain: str) -> None:
+        """The DestinationRules of the policies' folder hold from now on for what `client`, which is us, dials."""
+        from proxy.peers.rules import Rules  # noqa: PLC0415  # whoever has no policies does without: two megabytes
+
+        profiles = frozenset(profile.name for profile in self._config.profiles)
+        rules = Rules(resources.destination_rules, client, trust_domain, resources.root_namespace, profiles)
+        if rules == self._rules:
+            return
+        self._rules = rules
+        self._begin()
+        for rule in rules.unspoken[:1]:
+            _log.warning(
+                "%s (and %d more) wants a profile that --profile does not name: connections are made by those that it "
+                "names", rule.metadata, len(rules.unspoken) - 1,
+            )  # fmt: skip
+
     # -- the document -----------------------------------------------------------------------------------------------
 
-    async def _read_again(self) -> None:
-        try:
-            # Ten thousand entries take seconds to read: in a thread connections go on meanwhile.
-            entries = await asyncio.to_thread(read_entries, self._config, self._path)
-        except UserError as error:
-            self._failed(error)
-        except Exception:  # noqa: BLE001  # what somebody put into a file must not end what was good before
-            _log.exception("a bug kept the peers document from being read; please report it, with the file")
-            self._failed(UserError("a bug, see the log"))
-        else:
-            # Before the document holds: a destination by name must not escape it meanwhile.
-            await self._ask_first(PeerTable(entries).names - self._book.addresses.keys())
-            self._take_up(entries)
+    def _begin(self) -> None:
+        self._asked = True
+        if self._reading is None or self._reading.done():
+            self._reading = _task(self._work())
 
-    def _take_up(self, entries: tuple[PeerEntry, ...]) -> None:
+    async def _work(self) -> None:
+        while self._asked:
+            self._asked = False
+            try:
+                await self._renew()
+            except UserError as error:
+                self._failed(error)
+            except Exception:  # noqa: BLE001  # what somebody put into a file must not end what was good before
+                _log.exception("a bug kept the peers document from being read; please report it, with the file")
+                self._failed(UserError("a bug, see the log"))
+
+    async def _renew(self) -> None:
+        # Ten thousand entries take seconds to read, and a tenth of one to be made: in a thread connections go on
+        # meanwhile.
+        if self._is_old:
+            self._is_old = False
+            document = await asyncio.to_thread(read_document, self._config, self._path)
+            # Before the document holds: a destination by name must not escape it meanwhile.
+            await self._ask_first(PeerTable(document.entries).names - self._book.addresses.keys())
+            self._document = document
+        document, rules = self._document, self._rules
+        entries = document.entries
+        if rules is not None:
+            from proxy.peers.rules import entries_with  # noqa: PLC0415  # see follow
+
+            entries = await asyncio.to_thread(entries_with, entries, document.rules, rules)
+        self._take_up(document, entries)
+
+    def _take_up(self, document: PeersDocument, entries: tuple[PeerEntry, ...]) -> None:
         self._failure = ""
+        self._use(entries)
+        if document is self._in_use:
+            return
+        self._in_use = document
         self._generation += 1
-        self._router.take_up(entries)
-        self._book.keep_only(self._router.names)
-        self._router.take_addresses(self._book.addresses)
         self._router.metrics.reloaded(ok=True)
         self._router.metrics.generation.set(self._generation)
         counts = ", ".join(f"{sum(entry.mode is mode for entry in entries)} {mode.value}" for mode in Mode)
         _log.info(
             "peers in use (generation %d): %d entries of %s: %s", self._generation, len(entries), self._path, counts
         )
+
+    def _use(self, entries: tuple[PeerEntry, ...]) -> None:
+        self._router.take_up(entries)
+        self._book.keep_only(self._router.names)
+        self._router.take_addresses(self._book.addresses)
+        if ruled := sum(bool(entry.rule) for entry in entries):
+            _log.info("DestinationRules hold for %d of the %d entries of peers", ruled, len(entries))
 
     def _failed(self, error: UserError) -> None:
         if str(error) == self._failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.config import ProxyConfig
 from proxy.metrics import Metrics
@@ -10,12 +10,19 @@ from proxy.peers.entries import mesh_entry
 from proxy.peers.metrics import PeerMetrics
 from proxy.peers.router import Router
 
+if TYPE_CHECKING:  # whoever has no policies does without a reader of them
+    from mesh.resources import ResourceSet
+    from mesh.selectors import Workload
+
 
 class Peers(Protocol):
     """Beside the connections of one worker, from its start to its end."""
 
     async def load(self) -> None:
         """Find out what has to be known before anything is accepted."""
+
+    def follow(self, resources: ResourceSet, client: Workload, trust_domain: str) -> None:
+        """These policies hold now; `client` is us."""
 
     def tend(self) -> None:
         """What has to be done every few seconds."""
@@ -32,6 +39,9 @@ class NoPeers:
 
     async def load(self) -> None:
         """There is nothing to find out."""
+
+    def follow(self, resources: ResourceSet, client: Workload, trust_domain: str) -> None:
+        """There is nothing that rules could be about."""
 
     def tend(self) -> None:
         """Nothing changes."""
@@ -61,6 +71,6 @@ def peers_of(config: ProxyConfig, router: Router) -> Peers:
 def check_peers(config: ProxyConfig) -> None:
     """Raise UserError where there is a document and it cannot be taken."""
     if config.peers_file is not None:
-        from proxy.peers.keeper import read_entries  # noqa: PLC0415  # see peers_of
+        from proxy.peers.keeper import read_document  # noqa: PLC0415  # see peers_of
 
-        read_entries(config, config.peers_file)
+        read_document(config, config.peers_file)

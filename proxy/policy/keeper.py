@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from mesh.errors import UserError
 from mesh.modes import MTLSMode
+from mesh.resources import ResourceSet
 from mesh.selectors import Workload
 from proxy.credentials import CredentialSource
 from proxy.policy import folder
@@ -25,6 +26,9 @@ from proxy.policy.workload import workload_of
 from proxy.reasons import Refused
 from proxy.registry import LiveConnection, Registry
 from proxy.relay import End
+
+# (what is in force, who we are, our trust domain)
+OnResources = Callable[[ResourceSet, Workload, str], None]
 
 # Open connections that are asked about again before others get their turn: at most 20 µs each.
 _PER_TURN: Final = 128
@@ -45,11 +49,12 @@ class PolicyKeeper:
 
     def __init__(
         self, config: PolicyConfig, path: Path, mode: MTLSMode, gate: Gate, credentials: CredentialSource,
-        registry: Registry, on_ready: Callable[[], None],
+        registry: Registry, on_ready: Callable[[], None], on_resources: OnResources,
     ) -> None:  # fmt: skip
         """`path` is the folder; `mode` holds where no policy says one. From here on the gate is closed.
 
-        `on_ready` is called when `obstacle` has gone, unless that was when `load` returned.
+        `on_ready` is called when `obstacle` has gone, unless that was when `load` returned; `on_resources` with what
+        is in force, whenever that was read anew.
         """
         self._config = config
         self._path = path
@@ -58,6 +63,7 @@ class PolicyKeeper:
         self._credentials = credentials
         self._registry = registry
         self._on_ready = on_ready
+        self._on_resources = on_resources
         self._generation = 0
         self._tried: _Wanted | None = None
         self._failure = "the policies have not been read yet"
@@ -119,11 +125,12 @@ class PolicyKeeper:
         wanted = _Wanted(await loop.run_in_executor(None, folder.look, self._path), self._credentials.current.identity)
         if wanted != self._tried:
             self._tried = wanted
-            reading, workload, rules = await loop.run_in_executor(None, self._read, wanted.identity)
+            reading, workload, trust_domain, rules = await loop.run_in_executor(None, self._read, wanted.identity)
             self._take_up(reading, workload, rules)
+            self._on_resources(reading.resources, workload, trust_domain)
             await self._ask_again()
 
-    def _read(self, identity: str) -> tuple[folder.Reading, Workload, Rules]:
+    def _read(self, identity: str) -> tuple[folder.Reading, Workload, str, Rules]:
         """In a thread: touches nothing that others see."""
         workload, trust_domain = workload_of(identity, self._config)
         reading = folder.read(self._path, self._config.root_namespace)
@@ -134,7 +141,7 @@ class PolicyKeeper:
             trust_domain=trust_domain,
             trust_domain_aliases=self._config.trust_domain_aliases,
         )
-        return reading, workload, rules
+        return reading, workload, trust_domain, rules
 
     def _take_up(self, reading: folder.Reading, workload: Workload, rules: Rules) -> None:
         self._generation += 1

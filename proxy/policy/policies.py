@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mesh.modes import MTLSMode
 from proxy.credentials import CredentialSource
 from proxy.policy.config import PolicyConfig
 from proxy.policy.gate import Gate
 from proxy.registry import Registry
+
+if TYPE_CHECKING:
+    from proxy.policy.keeper import OnResources
 
 
 class Policies(Protocol):
@@ -64,14 +67,16 @@ def policies_of(
     credentials: CredentialSource,
     registry: Registry,
     on_ready: Callable[[], None],
+    on_resources: OnResources,
 ) -> Policies:
     """Keeps `gate` by what `config` says; `mode` holds where no policy says one.
 
-    `on_ready` is called when the obstacle has gone, unless that was when `load` returned.
+    `on_ready` is called when the obstacle has gone, unless that was when `load` returned; `on_resources` with what is
+    in force, whenever that was read anew.
     """
     if config.folder is None:
         return NoPolicies()
     # Whoever has no policies does without a reader of YAML: some megabytes.
     from proxy.policy.keeper import PolicyKeeper  # noqa: PLC0415
 
-    return PolicyKeeper(config, config.folder, mode, gate, credentials, registry, on_ready)
+    return PolicyKeeper(config, config.folder, mode, gate, credentials, registry, on_ready, on_resources)

@@ -29,6 +29,10 @@ def set_says(*texts: str) -> list[str]:
     return told(of_set(resources(*texts)))
 
 
+def errors(said: list[str]) -> list[str]:
+    return [one for one in said if one.startswith("error")]
+
+
 def told(problems: tuple[Problem, ...]) -> list[str]:
     return [f"{one.severity}: {one}" for one in problems]
 
@@ -159,7 +163,7 @@ def test_what_asks_for_a_token_is_told_from_what_does_not() -> None:
     ],
 )
 def test_a_rule_by_which_nobody_comes_through_is_found_without_a_caller(host: str, refused: bool) -> None:
-    found = set_says(strict(), rule("shop/out", host, "{tls: {mode: SIMPLE}}"))
+    found = errors(set_says(strict(), rule("shop/out", host, "{tls: {mode: DISABLE}}")))
 
     assert bool(found) is refused
     assert not refused or "is STRICT (PeerAuthentication shop/default): no connection comes about" in found[0]
@@ -264,6 +268,16 @@ def test_a_subset_by_which_nobody_comes_through_is_an_error() -> None:
             f"{{host: web, subsets: [{{name: s, labels: {{version: {version}}}, {policy}}}]}}",
         )
 
-    (found,) = set_says(strict(), deployment, service, subset("v1"))
+    (found,) = errors(set_says(strict(), deployment, service, subset("v1")))
     assert "spec.subsets[0]: callers dial DISABLE in subset s, and shop/web is STRICT" in found
-    assert set_says(strict(), deployment, service, subset("v2")) == []
+    assert errors(set_says(strict(), deployment, service, subset("v2"))) == []
+
+
+def test_what_no_sidecar_follows_is_told_of_a_set_and_of_a_pair() -> None:
+    text = rule("shop/web", "web", "{connectionPool: {http: {maxRetries: 3}}}")
+    note = (
+        "note: policy.yaml:9: DestinationRule shop/web: spec: no sidecar of ours follows connectionPool.http.maxRetries"
+    )
+
+    assert note in set_says(strict(), text)
+    assert note in pair_says(strict(), text)

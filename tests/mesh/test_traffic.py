@@ -13,6 +13,7 @@ from mesh.selectors import Selector, Workload
 from mesh.traffic import (
     ClientTls,
     DestinationRule,
+    DestinationRules,
     Subset,
     TlsMode,
     TrafficPolicy,
@@ -20,6 +21,8 @@ from mesh.traffic import (
     full_host,
     host_matches,
     rivals,
+    service_namespace,
+    wildcards_over,
 )
 
 CLIENT = Workload("shop", {"app": "web"}, "web")
@@ -141,3 +144,33 @@ def test_the_settings_of_a_port_take_the_place_of_the_others() -> None:
 
 def test_a_private_key_s_place_is_not_shown() -> None:
     assert "key.pem" not in repr(ClientTls(TlsMode.MUTUAL, private_key="/etc/key.pem"))
+
+
+@pytest.mark.parametrize(
+    ("host", "namespace"),
+    [
+        ("web.shop.svc.cluster.local", "shop"),
+        ("WEB.Shop.svc.cluster.local", "shop"),
+        ("web.shop.svc", ""),
+        ("a.web.shop.svc.cluster.local", ""),
+        ("shop.svc.cluster.local", ""),
+        (".shop.svc.cluster.local", ""),
+        ("api.example.com", ""),
+        ("", ""),
+    ],
+)
+def test_whose_service_a_host_is(host: str, namespace: str) -> None:
+    assert service_namespace(host) == namespace
+
+
+def test_the_wildcards_over_a_host_are_those_that_match_it_the_narrowest_first() -> None:
+    assert list(wildcards_over("A.b.c")) == ["*.b.c", "*.c", "*"]
+    assert list(wildcards_over("a")) == ["*"]
+    assert all(host_matches(pattern, "a.b.c") for pattern in wildcards_over("a.b.c"))
+
+
+def test_many_hosts_under_one_wildcard_have_the_very_same_rule() -> None:
+    rules = DestinationRules([rule("b", "*.svc.cluster.local"), rule("a", "*.svc.cluster.local")], CLIENT, "root")
+    found = {id(rules.of(f"s{number}.data.svc.cluster.local", "data")) for number in range(3)}
+    assert len(found) == 1
+    assert rules.of("api.example.com", "") is None

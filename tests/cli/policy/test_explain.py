@@ -71,6 +71,23 @@ def test_a_caller_that_cannot_reach_it_is_told_of_the_conflict(policy: Policy, f
     assert policy.data(0, "explain", folder.path, "--from", "shop/front", *TO_WEB)["workloads"][0]["principal"] is None
 
 
+def test_what_the_caller_s_sidecar_holds_itself_to_is_told_and_what_it_does_not_follow(
+    policy: Policy, folder: Folder
+) -> None:
+    pool = "{tcp: {maxConnections: 9, connectTimeout: 250ms}, http: {http1MaxPendingRequests: 2, maxRetries: 1}}"
+    folder.write("a.yaml", strict(), FRONT, rule("shop/web", "web", f"{{connectionPool: {pool}}}"))
+    question = ("explain", folder.path, "--from", "shop/front", *TO_WEB)
+
+    limits = "at most 9 connections, at most 2 being made, made within 0.25 s, by DestinationRule shop/web"
+    unfollowed = "no sidecar of ours follows connectionPool.http.maxRetries"
+    output = policy.says(0, *question)
+    assert f"  limits     {limits}\n" in output
+    assert f"  but        DestinationRule shop/web: {unfollowed}\n" in output
+    told = policy.data(0, *question)["workloads"][0]
+    assert told["limits"] == limits
+    assert [one["message"] for one in told["unfollowed"]] == [unfollowed]
+
+
 def test_a_request_is_judged_by_its_parts(policy: Policy, folder: Folder) -> None:
     operation = "{methods: [GET], paths: [/orders*], hosts: [web.example]}"
     when = "[{key: 'request.headers[x-team]', values: [blue]}]"

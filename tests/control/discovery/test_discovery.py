@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("kubernetes_asyncio", reason="the extra `kubernetes` is not installed")
 
+from control.discovery import discovery as module
 from control.discovery import istio_kinds
 from control.discovery.discovery import Discovery
 from control.discovery.metrics import Metrics
@@ -22,7 +23,9 @@ from kube.client import Cluster, resource
 from mesh import names
 from mesh.documents import read_documents
 from mesh.resources import ResourceSet
+from mesh.selectors import Workload
 from proxy.peers.document import read_peers
+from proxy.peers.rules import Rules, entries_with
 from proxy.peers.table import PeerTable
 from proxy.routes import Mode
 from tests.control.discovery.objects import allow, namespace, pod, service
@@ -73,7 +76,9 @@ def policies(config_map: Any) -> list[str] | None:
 
 def mode_at(config_map: Any, address: str, port: int = 80) -> Mode | None:
     """How a sidecar reaches an address."""
-    entry = PeerTable(read_peers(config_map["data"][names.PEERS_KEY].encode(), "peers")).by_address(address, port)
+    entry = PeerTable(read_peers(config_map["data"][names.PEERS_KEY].encode(), "peers").entries).by_address(
+        address, port
+    )
     return None if entry is None else entry.mode
 
 
@@ -400,6 +405,78 @@ def test_a_service_requires_the_mesh_and_goes_on_while_its_pods_are_away(fake: W
                 assert mode_at(found, "10.96.0.10") is Mode.REQUIRE
                 put(server, "pods", pod("shop", "web-2", sidecar=False, annotations={"qbitel.io/inject": "false"}))
                 await published(place, home, lambda found: mode_at(found, "10.96.0.10") is None)
+
+    run(main())
+
+
+def limit_at(config_map: Any, of: str, address: str) -> tuple[int | None, str]:
+    """How many connections a client's sidecar in a namespace opens there, and whose word that is."""
+    data = config_map["data"]
+    found = read_peers(data[names.PEERS_KEY].encode(), "peers")
+    policies, _ = read_documents(data[names.POLICIES_KEY].encode(), "policies")
+    resources = ResourceSet.of(policies, root_namespace=ROOT)
+    rules = Rules(resources.destination_rules, Workload(of, {}, "web"), "cluster.local", ROOT, frozenset({"qbitel"}))
+    entry = PeerTable(entries_with(found.entries, found.rules, rules)).by_address(address, 80)
+    return (None, "") if entry is None else (entry.max_connections, entry.rule)
+
+
+def limits(host: str, most: int) -> dict[str, Any]:
+    return {"host": host, "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": most}}}}
+
+
+def test_a_destination_rule_reaches_the_clients_of_a_service_wherever_they_are(fake: Where) -> None:
+    async def main() -> None:
+        async with shop_in_mesh(fake) as (place, home):
+            server = place.stand_in
+            bank = await place.new_namespace(qbitel_injection="enabled")
+            define(server, "destinationrules", "networking.istio.io", "v1")
+            web, outside = "10.96.0.10", "10.96.0.20"
+            put(server, "services", service("legacy", "db", outside, selector={"app": "db"}))
+            put(server, "namespaces", namespace("legacy", None))
+            async with beside(discovery(place.cluster, home).run()):
+                before = await published(place, bank, lambda found: mode_at(found, web) is Mode.REQUIRE)
+                server.put("destinationrules", "shop", "theirs", spec=limits("web", 5))
+                theirs = "DestinationRule shop/theirs"
+                for of in (bank, "shop"):
+                    found = await published(place, of, lambda found, of=of: limit_at(found, of, web) == (5, theirs))
+                    assert mode_at(found, web) is Mode.REQUIRE
+                # A client's own namespace goes before the Service's, and is nobody else's business.
+                server.put("destinationrules", bank, "mine", spec=limits("web.shop.svc.cluster.local", 2))
+                mine = f"DestinationRule {bank}/mine"
+                await published(place, bank, lambda found: limit_at(found, bank, web) == (2, mine))
+                found = await published(place, "shop")
+                assert "mine" not in str(found["data"])
+                # What is outside of the mesh can be limited, too.
+                server.put("destinationrules", "legacy", "db", spec=limits("db", 1))
+                db = "DestinationRule legacy/db"
+                await published(place, bank, lambda found: limit_at(found, bank, outside) == (1, db))
+                # And back: what requires the mesh was read from what was published.
+                for of, name in (("shop", "theirs"), (bank, "mine"), ("legacy", "db")):
+                    server.remove("destinationrules", of, name)
+                await published(place, bank, lambda found: found["data"] == before["data"])
+
+    run(main())
+
+
+def test_rules_that_leave_no_room_for_policies_are_left_out_and_it_is_said(
+    fake: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with shop_in_mesh(fake) as (place, home):
+            server = place.stand_in
+            bank = await place.new_namespace(qbitel_injection="enabled")
+            define(server, "destinationrules", "networking.istio.io", "v1")
+            await write_policy(place, bank, "mine")
+            async with beside(discovery(place.cluster, home).run()):
+                plain = await published(place, bank, lambda found: mode_at(found, "10.96.0.10") is Mode.REQUIRE)
+                monkeypatch.setattr(module, "MAX_BYTES", sum(map(len, plain["data"].values())) + 50)
+                server.put("destinationrules", "shop", "theirs", spec=limits("web", 5))
+                found = await published(place, bank, problem)
+                assert "its clients follow no DestinationRules" in problem(found)
+                assert found["data"] == plain["data"]
+                monkeypatch.setattr(module, "MAX_BYTES", MAX_BYTES)
+                found = await published(place, bank, lambda found: not problem(found))
+                assert limit_at(found, bank, "10.96.0.10") == (5, "DestinationRule shop/theirs")
 
     run(main())
 

@@ -11,12 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control.discovery.client_rules import NO_RULES, ClientRules, client_rules
 from control.discovery.members import Members
 from control.discovery.peers_text import MeshSettings, Network, peers_text, published_members
+from control.discovery.policies import part_of, read_resource
 from control.discovery.workloads import Address, read_service
 from kube.objects import key_of
+from mesh.selectors import Workload
 from proxy.peers.document import read_peers
 from proxy.peers.entries import PeerEntry
+from proxy.peers.rules import Rules, entries_with
 from proxy.peers.table import PeerTable
 from proxy.routes import Mode
 from tests.control.discovery.objects import service
@@ -34,15 +38,18 @@ def at(text: str) -> Address:
 
 
 def text(
-    members: Members | None = None, *services: dict[str, Any], given: MeshSettings | None = None
-) -> str:  # fmt: skip
+    members: Members | None = None,
+    *services: dict[str, Any],
+    given: MeshSettings | None = None,
+    named: ClientRules = NO_RULES,
+) -> str:
     found = {key_of(one): read_service(one) for one in services}
     known = {key: one for key, one in found.items() if one is not None}
-    return peers_text(members or {}, known, given or settings(PODS))
+    return peers_text(members or {}, known, given or settings(PODS), named)
 
 
 def entries(content: str) -> tuple[PeerEntry, ...]:
-    return read_peers(content.encode(), "peers.yaml")
+    return read_peers(content.encode(), "peers.yaml").entries
 
 
 def entry_at(content: str, address: str, port: int) -> PeerEntry | None:
@@ -216,3 +223,99 @@ def test_within_the_networks_of_services_those_that_are_known_to_be_outside_the_
 def test_a_network_that_is_both_of_pods_and_of_services_is_in_one_entry() -> None:
     given = MeshSettings(trust_domain="cluster.local", networks=(PODS,), service_networks=(PODS,))
     assert [entry.name for entry in entries(text(given=given))] == ["NETWORKS"]
+
+
+# -- Services that a DestinationRule is about ------------------------------------------------------------------------
+
+WEB = "web.shop.svc.cluster.local"
+
+
+def rules(host: str = "web", namespace: str = "shop") -> ClientRules:
+    spec = {"host": host, "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 2}}}}
+    found = {"metadata": {"name": "limits", "namespace": namespace}, "spec": spec}
+    made, faults = part_of([read_resource(found, "networking.istio.io/v1", "DestinationRule")])
+    assert faults == ()
+    return client_rules([made], "istio-system")
+
+
+def test_a_service_that_a_rule_is_about_stands_under_its_name_and_the_rule_beside_it() -> None:
+    members: Members = {("shop", at("10.96.0.10")): None, ("shop", at("10.96.0.11")): None}
+    made = service("shop", "web", ["10.96.0.10", "fd00::10"]), service("shop", "stock", "10.96.0.11")
+    both: Members = {**members, ("shop", at("fd00::10")): None}
+    content = text(both, *made, named=rules())
+    found = read_peers(content.encode(), "peers.yaml")
+    shop = found.entries[0]
+
+    assert {host: [*map(str, its)] for host, its in shop.services.items()} == {WEB: ["10.96.0.10/32", "fd00::10/128"]}
+    assert entry_at(content, "10.96.0.11", 80) == shop
+    assert [str(one.metadata) for one in found.rules] == ["DestinationRule shop/limits"]
+    assert published_members(content) == both
+
+
+@pytest.mark.parametrize("mode", ["require", "prefer", "off"])
+def test_naming_services_changes_nothing_of_how_they_are_reached(mode: str) -> None:
+    """Whatever the installation says, and wherever the Service is."""
+    members: Members = {("shop", at("10.96.0.10")): None, ("shop", at("10.96.0.11")): (80, 443)}
+    made = [
+        service("shop", "web", "10.96.0.10"), service("shop", "partly", "10.96.0.11"),
+        service("bank", "outside", "10.96.0.12"), service("bank", "far", "172.20.0.1"),
+        service("qbitel-system", "qbitel-certmgr", "10.96.0.3"), service("default", "kubernetes", "10.96.0.1"),
+    ]  # fmt: skip
+    for said in (settings(PODS, mode=mode), settings(PODS, SERVICES, mode=mode)):
+        plain, named = text(members, *made, given=said), text(members, *made, given=said, named=rules("*"))
+        assert named != plain
+        for one in made:
+            for port in (80, 443, 8080):
+                address = one["spec"]["clusterIP"]
+                before, now = entry_at(plain, address, port), entry_at(named, address, port)
+                how = (Mode.OFF, frozenset(), None) if before is None else _how(before)
+                assert (Mode.OFF, frozenset(), None) if now is None else _how(now) == how
+                is_open = one["metadata"]["namespace"] in {"shop", "bank"}
+                if is_open and now is not None:
+                    host = f"{one['metadata']['name']}.{one['metadata']['namespace']}.svc.cluster.local"
+                    assert host in now.services or now.name in {"NETWORKS", "SERVICE-NETWORKS"}
+                else:
+                    assert now is None or now.services == {}
+
+
+def _how(entry: PeerEntry) -> tuple[Any, ...]:
+    return entry.mode, entry.identities, entry.tunnel_port
+
+
+def test_five_thousand_services_fit_with_their_names() -> None:
+    first = at("10.96.0.0")
+    members = {(f"namespace-{number % 1000:04}", first + number): None for number in range(5000)}
+    made = [service(namespace, f"service-{int(address)}", str(address)) for namespace, address in members]
+    content = text(members, *made, named=rules("*.local", "namespace-0001"))
+
+    assert len(content) < 512 * 1024
+    assert sum(len(entry.services) for entry in entries(content)) == 5000
+
+
+@given(MEMBERS, SOME_SERVICES, NETWORKS, st.sampled_from(["require", "prefer", "off"]))
+def test_every_document_with_names_is_taken_and_what_it_requires_is_read_back(
+    members: Members, services: list[tuple[str, str, Address]], networks: list[Network], mode: str
+) -> None:
+    made = [service(namespace, name, str(address)) for namespace, name, address in services]
+    content = text(members, *made, given=settings(*networks, mode=mode), named=rules("*"))
+
+    found = read_peers(content.encode(), "peers.yaml")
+    assert len(found.rules) == 1
+    # As a sidecar uses it.
+    profiles = frozenset({"qbitel"})
+    client = Rules((), Workload("bank", {}, "b"), "cluster.local", "istio-system", profiles)
+    used = PeerTable(entries_with(found.entries, found.rules, client))
+    assert list(used.clashes()) == []
+    back = published_members(content)
+    assert back.items() <= members.items()
+    assert {address for _, address in back} == {address for _, address in members}
+
+
+def test_a_document_with_rules_that_somebody_has_edited_never_breaks_the_reading_of_it() -> None:
+    content = text({("shop", at("10.96.0.10")): None}, service(), named=rules())
+
+    assert published_members(content) == {("shop", at("10.96.0.10")): None}
+    for place in range(len(content)):
+        published_members(content[:place])
+        for other in ('"', "{", "]", "9", "\x00"):
+            published_members(content[:place] + other + content[place + 1 :])

@@ -40,17 +40,25 @@ peers:
   outlierEjection: {failures: 2, interval: 1s, time: 1m, maxPercent: 100}
   maxConnections: 1000
   maxPending: 100
+- name: shop
+  mode: require
+  services: {stock.shop.svc.cluster.local: [10.96.7.2, "fd01::2"], web.shop.svc.cluster.local: [10.96.7.3]}
 - name: rest
   cidrs: [10.0.0.0/8]
   mode: prefer
 - name: db
   cidrs: [10.1.0.0/16]
   mode: off
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: stock, namespace: shop}
+spec: {host: stock, trafficPolicy: {connectionPool: {tcp: {maxConnections: 5}}}}
 """
 
 
 def read(text: str):
-    return read_peers(text.encode(), "peers.yaml")
+    return read_peers(text.encode(), "peers.yaml").entries
 
 
 def entry(text: str):
@@ -59,7 +67,8 @@ def entry(text: str):
 
 
 def test_everything_that_can_be_said_is_read():
-    orders, rest, db = read_peers(FULL, "peers.yaml")
+    document = read_peers(FULL, "peers.yaml")
+    orders, shop, rest, db = document.entries
     assert orders.name == "orders"
     assert orders.mode is Mode.REQUIRE
     assert orders.hosts == ("orders.shop.svc", "*.orders.shop.svc")
@@ -74,6 +83,12 @@ def test_everything_that_can_be_said_is_read():
     assert orders.retrying == Retrying(3, 0.5, 1)
     assert orders.ejection == Ejection(2, 1, 60, 100)
     assert (orders.max_connections, orders.max_pending) == (1000, 100)
+    assert {"mode", "maxPending"} <= orders.said
+    stock = tuple(map(network_of, ("10.96.7.2/32", "fd01::2/128")))
+    web = (network_of("10.96.7.3/32"),)
+    assert shop.services == {"stock.shop.svc.cluster.local": stock, "web.shop.svc.cluster.local": web}
+    assert shop.networks == (*stock, *web)
+    assert [rule.full_host for rule in document.rules] == ["stock.shop.svc.cluster.local"]
     assert (rest.mode, rest.ports, rest.needs_state) == (Mode.PREFER, (EVERY_PORT,), False)
     assert db.mode is Mode.OFF  # YAML 1.1 reads `off` as a boolean
 
@@ -84,7 +99,7 @@ def test_json_says_the_same():
         "kind": "Peers",
         "peers": [{"name": "db", "cidrs": ["10.1.0.0/16"], "mode": "off"}],
     }
-    (found,) = read_peers(json.dumps(document).encode(), "peers.json")
+    (found,) = read_peers(json.dumps(document).encode(), "peers.json").entries
     assert (found.name, found.mode) == ("db", Mode.OFF)
 
 
@@ -131,6 +146,12 @@ def test_several_endpoints_are_balanced_retried_and_watched_unless_told_otherwis
         ("name: a\nmode: require\ncidrs: [10.0.0.1]\nbalancing: random\n", 7, "balancing", "needs endpoints"),
         ("name: a\nmode: require\nhosts: [a]\nconnectTimeout: 3m\n", 7, "connectTimeout", "longer than 120 s"),
         ("name: a\nmode: require\nhosts: [a]\nretry: {}\n", 7, "retry", "is no field"),
+        ("name: a\nmode: require\nservices: {web: [10.0.0.1]}\n", 6, "services.web", "as in web.shop.svc"),
+        ("name: a\nmode: require\nservices: {'*.b.svc.cluster.local': [10.0.0.1]}\n", 6, "services", "is no full name"),
+        ("name: a\nmode: require\nservices: {a.b.svc.cluster.local.: [10.0.0.1]}\n", 6, "services", "is no full name"),
+        ("name: a\nmode: require\nservices: {a.b.svc.cluster.local: []}\n", 6, "services", "must not be empty"),
+        ("name: a\nmode: require\nservices: {a.b.svc.cluster.local: [10.0.0.1]}\nendpoints: [{address: 1.1.1.1}]\n",
+         7, "endpoints", "several destinations"),
         ("name: '--mesh'\nmode: require\nhosts: [a]\n", 4, "name", "is no name"),
     ],
 )  # fmt: skip
@@ -149,6 +170,12 @@ def test_two_entries_about_the_same_are_refused_and_the_second_is_named():
         read(
             HEAD + "- name: a\n  mode: require\n  cidrs: [10.0.0.0/8]\n- name: b\n  mode: off\n  cidrs: [10.0.0.0/8]\n"
         )
+
+
+def test_an_address_of_two_services_is_refused():
+    entry = "- name: {}\n  mode: require\n  services: {{{}.b.svc.cluster.local: [10.0.0.1]}}\n"
+    with pytest.raises(Refused, match=r"peers\[1\]: 10.0.0.1/32, every port: peers\[0\] is about the same"):
+        read(HEAD + entry.format("a", "a") + entry.format("b", "b"))
 
 
 def test_two_entries_of_one_name_are_refused():
@@ -172,6 +199,19 @@ def test_more_names_than_a_resolver_can_be_asked_for_are_refused():
         (f"{HEAD}- name: a\n  mode: require\n  hosts: [a]\n---\n{HEAD}", "more than one document"),
         ("apiVersion: v1\nkind: Peers\npeers: []\n", "apiVersion: 'v1' is none of qbitel.io/v1"),
         ("apiVersion: qbitel.io/v1\nkind: Secret\npeers: []\n", "kind: 'Secret' is none of Peers"),
+        (
+            "kind: DestinationRule\napiVersion: networking.istio.io/v1\nmetadata: {name: a}\nspec: {host: a}\n",
+            "no document in it",
+        ),
+        (
+            HEAD
+            + " []\n---\nkind: DestinationRule\napiVersion: networking.istio.io/v1\nmetadata: {name: a}\nspec: {}\n",
+            "peers.yaml:9: DestinationRule a: spec.host: is missing",
+        ),
+        (
+            f"{HEAD} []\n---\nkind: DestinationRule\napiVersion: example.org/v1\nmetadata: {{name: a}}\n",
+            "none of Istio's",
+        ),
         (f"{HEAD}  a: b\n", "a map stands where a list is wanted"),
         (f"{HEAD}- name: a\n  name: b\n", "twice"),
     ],
@@ -206,7 +246,7 @@ _values = st.recursive(
 )
 _FIELDS = (
     "name", "mode", "cidrs", "hosts", "ports", "identities", "profile", "tunnelPort", "endpoints", "balancing",
-    "connectTimeout", "retries", "outlierEjection", "maxConnections", "maxPending",
+    "connectTimeout", "retries", "outlierEjection", "maxConnections", "maxPending", "services",
 )  # fmt: skip
 
 
@@ -229,7 +269,7 @@ def identities_in(*identities: str) -> frozenset[str]:
     """What a document with one entry of these identities says."""
     entry = {"name": "a", "mode": "require", "cidrs": ["10.0.0.1"], "identities": list(identities)}
     content = json.dumps({"apiVersion": "qbitel.io/v1", "kind": "Peers", "peers": [entry]})
-    return read_peers(content.encode(), "peers.yaml")[0].identities
+    return read_peers(content.encode(), "peers.yaml").entries[0].identities
 
 
 def test_an_identity_may_be_every_service_account_of_a_namespace() -> None:

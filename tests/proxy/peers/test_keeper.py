@@ -9,11 +9,14 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry
 
+from mesh.documents import read_documents
 from mesh.errors import UserError
+from mesh.resources import ResourceSet
+from mesh.selectors import Workload
 from pqtls import PROFILES
 from proxy.config import Direction, Endpoint, ListenerConfig, ProxyConfig, networks
-from proxy.peers import keeper
-from proxy.peers.keeper import RESOLVE_SECONDS, PeersKeeper, read_entries
+from proxy.peers import keeper, rules
+from proxy.peers.keeper import RESOLVE_SECONDS, PeersKeeper, read_document
 from proxy.peers.metrics import PeerMetrics
 from proxy.peers.router import Router
 from proxy.routes import Mode
@@ -69,6 +72,11 @@ class Rig:
         for task in (self.keeper._reading, self.keeper._resolving):
             if task is not None:
                 await task
+
+    async def follows(self, found: ResourceSet) -> None:
+        """The folder has these, and what begins by it ends."""
+        self.keeper.follow(found, CLIENT, "cluster.local")
+        await self.tended()
 
     def mode(self, host: str) -> Mode:
         return self.router.way(Endpoint(host, 80)).mode
@@ -149,7 +157,7 @@ def test_a_bug_while_reading_changes_nothing(kept, caplog, monkeypatch):
         raise ZeroDivisionError
 
     async def scenario(rig):
-        monkeypatch.setattr(keeper, "read_entries", broken)
+        monkeypatch.setattr(keeper, "read_document", broken)
         rig.write(ENTRY.format(mode="off"))
         await rig.tended()
         assert rig.mode("10.0.0.1") is Mode.REQUIRE
@@ -225,14 +233,14 @@ def test_what_the_short_form_requires_no_document_makes_less_of(pki, tmp_path):
     path = tmp_path / "peers.yaml"
     path.write_text(ENTRY.format(mode="prefer"))
     with pytest.raises(UserError, match=r"a sets mode prefer for 10\.0\.0\.0/8, and --mesh 10\.0\.0\.0/8 requires"):
-        read_entries(config_of(pki, path, mesh=networks(["10.0.0.0/8"])), path)
+        read_document(config_of(pki, path, mesh=networks(["10.0.0.0/8"])), path)
 
 
 @pytest.mark.parametrize(("mesh", "names"), [("10.0.0.0/8", ["a"]), ("10.0.0.0/9", ["a", "--mesh 10.0.0.0/9"])])
 def test_the_short_form_stands_beside_the_document(pki, tmp_path, mesh, names):
     path = tmp_path / "peers.yaml"
     path.write_text(ENTRY.format(mode="require"))
-    found = read_entries(config_of(pki, path, mesh=networks([mesh])), path)
+    found = read_document(config_of(pki, path, mesh=networks([mesh])), path).entries
     assert [entry.name for entry in found] == names
 
 
@@ -240,9 +248,119 @@ def test_a_tunnel_port_needs_tunnels(pki, tmp_path):
     path = tmp_path / "peers.yaml"
     path.write_text(ENTRY.format(mode="require") + "  tunnelPort: 15008\n")
     with pytest.raises(UserError, match="of no use with --no-tunnels"):
-        read_entries(config_of(pki, path, tunnels=False), path)
+        read_document(config_of(pki, path, tunnels=False), path)
 
 
 def test_a_document_that_is_not_there_is_said_with_its_flag(pki, tmp_path):
     with pytest.raises(UserError, match="does not exist; --peers names"):
-        read_entries(config_of(pki, tmp_path / "none"), tmp_path / "none")
+        read_document(config_of(pki, tmp_path / "none"), tmp_path / "none")
+
+
+SERVICE = HEAD + "- name: a\n  mode: require\n  services: {orders.shop.svc.cluster.local: [10.0.0.1]}\n"
+RULE = """---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  host: orders.shop.svc.cluster.local
+  trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {most}}}}}}}
+"""
+CLIENT = Workload("front", {}, "web")
+
+
+def resources(*most: int, namespace: str = "front", annotations: str = "{}") -> ResourceSet:
+    text = "".join(RULE.format(name=f"r{number}", namespace=namespace, most=number) for number in most)
+    text = text.replace("name: r", f"annotations: {annotations}, name: r")
+    found = ResourceSet.of(read_documents(text.encode(), "rules.yaml")[0])
+    assert found.errors == ()
+    return found
+
+
+def limit(rig) -> tuple[int | None, str]:
+    entry = rig.router.way(Endpoint("10.0.0.1", 80)).entry
+    return entry.max_connections, entry.rule
+
+
+def test_the_rules_of_the_folder_hold_when_they_come_and_stay_when_the_document_is_replaced(kept, caplog):
+    caplog.set_level(logging.INFO, "qbitel.proxy")
+
+    async def scenario(rig):
+        assert limit(rig) == (None, "")
+        await rig.follows(resources(7))
+        assert limit(rig) == (7, "DestinationRule front/r7")
+        group = rig.router.way(Endpoint("10.0.0.1", 80)).group
+        rig.write(SERVICE + "  connectTimeout: 1s\n")
+        await rig.tended()
+        assert limit(rig) == (7, "DestinationRule front/r7")
+        # What is counted goes on.
+        assert rig.router.way(Endpoint("10.0.0.1", 80)).group is group
+        (shown,) = rig.router.describe()["entries"]
+        assert (shown["rule"], shown["max_connections"]) == ("DestinationRule front/r7", 7)
+        assert (shown["connect_timeout"], shown["max_pending"], shown["balancing"]) == (1, None, None)
+        await rig.follows(resources())
+        assert limit(rig) == (None, "")
+
+    kept(SERVICE, scenario)
+    assert "DestinationRules hold for 1 of the 1 entries" in caplog.text
+
+
+def test_policies_that_change_without_their_rules_change_nothing_here(kept):
+    async def scenario(rig):
+        await rig.follows(resources(7))
+        way = rig.router.way(Endpoint("10.0.0.1", 80))
+        await rig.follows(resources(7))
+        assert rig.router.way(Endpoint("10.0.0.1", 80)) is way
+        await rig.follows(resources(8))
+        assert rig.router.way(Endpoint("10.0.0.1", 80)) is not way
+
+    kept(SERVICE, scenario)
+
+
+def test_rules_that_are_there_at_the_start_hold_before_traffic_is_taken(kept):
+    async def scenario(rig):
+        rig.keeper.follow(resources(7), CLIENT, "cluster.local")
+        await rig.keeper.load()
+        assert limit(rig) == (7, "DestinationRule front/r7")
+
+    kept(SERVICE, scenario)
+
+
+def test_the_rules_of_the_document_hold_beside_those_of_the_folder_once_that_was_read(kept):
+    published = RULE.format(name="theirs", namespace="shop", most=3)
+
+    async def scenario(rig):
+        assert limit(rig) == (None, "")
+        await rig.follows(resources())
+        assert limit(rig) == (3, "DestinationRule shop/theirs")
+        rig.write(SERVICE + RULE.format(name="theirs", namespace="shop", most=4))
+        await rig.tended()
+        assert limit(rig) == (4, "DestinationRule shop/theirs")
+
+    kept(SERVICE + published, scenario)
+
+
+def test_rules_that_make_too_much_are_not_followed_and_change_nothing_else(kept, caplog, monkeypatch):
+    async def scenario(rig):
+        await rig.follows(resources(7))
+        monkeypatch.setattr(rules, "MAX_MADE", 1)
+        many = SERVICE.replace("[10.0.0.1]", "[10.0.0.1], b.shop.svc.cluster.local: [10.0.0.2]")
+        rig.write(many)
+        await rig.tended()
+        assert "was not reloaded, the last good one stays in use: the DestinationRules make" in caplog.text
+        assert rig.reloads("failed") == 1
+        assert limit(rig) == (7, "DestinationRule front/r7")
+        await rig.follows(resources())  # and the document holds
+        assert rig.router.way(Endpoint("10.0.0.2", 80)).entry is not None
+        await rig.follows(resources(8))
+        assert rig.reloads("failed") == 2
+        assert limit(rig) == (None, "")
+
+    kept(SERVICE, scenario)
+
+
+def test_a_profile_that_a_rule_wants_and_we_do_not_speak_is_said(kept, caplog):
+    async def scenario(rig):
+        await rig.follows(resources(7, annotations="{qbitel.io/profile: cnsa2}"))
+
+    kept(SERVICE, scenario)
+    assert "DestinationRule front/r7 (and 0 more) wants a profile that --profile does not name" in caplog.text

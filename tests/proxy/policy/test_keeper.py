@@ -48,9 +48,10 @@ class Kept:
         self.rig, self.folder = rig, folder
         self.registry = Registry()
         self.became_ready = 0
+        self.told: list[tuple] = []
         self.keeper = PolicyKeeper(
             PolicyConfig(folder=folder, **config), folder, MTLSMode.STRICT, rig.gate, Credentials, self.registry,
-            self._is_ready,
+            self._is_ready, lambda *told: self.told.append(told),
         )  # fmt: skip
 
     def _is_ready(self) -> None:
@@ -110,6 +111,9 @@ def test_nobody_is_let_in_before_the_policies_are_read(kept):
         assert not kept.allows(OTHER)
         assert kept.rig.value("qbitel_policy_generation") == 1
         assert kept.became_ready == 0  # whoever awaited it knows
+        ((resources, workload, trust_domain),) = kept.told
+        assert len(resources.authorization_policies) == 1
+        assert (str(workload), trust_domain) == ("default/api", "cluster.local")
         assert kept.keeper.describe() == {"folder": str(kept.folder), "generation": 1, "failure": None}
 
     kept(scenario)
@@ -153,6 +157,7 @@ def test_whatever_becomes_of_the_folder_the_last_good_policies_stay(kept, caplog
             kept.write(wrong)
             await kept.reload()
             assert (kept.allows(WEB), kept.allows(OTHER), kept.keeper.obstacle) == (True, False, "")
+            assert len(kept.told) == 1
         (kept.folder / "policy.yaml").unlink()
         kept.folder.rmdir()
         await kept.reload()

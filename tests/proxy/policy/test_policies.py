@@ -13,7 +13,7 @@ from proxy.registry import Registry
 
 
 def test_without_a_folder_nothing_stands_in_the_way(rig, run):
-    policies = policies_of(PolicyConfig(), MTLSMode.STRICT, rig().gate, None, Registry(), print)
+    policies = policies_of(PolicyConfig(), MTLSMode.STRICT, rig().gate, None, Registry(), print, print)
     assert isinstance(policies, NoPolicies)
     assert policies.obstacle == ""
     assert policies.describe() == {"folder": None}
@@ -25,7 +25,9 @@ def test_without_a_folder_nothing_stands_in_the_way(rig, run):
 
 def test_a_folder_is_kept(rig, run, tmp_path):
     async def main():
-        policies = policies_of(PolicyConfig(folder=tmp_path), MTLSMode.STRICT, rig().gate, None, Registry(), print)
+        policies = policies_of(
+            PolicyConfig(folder=tmp_path), MTLSMode.STRICT, rig().gate, None, Registry(), print, print
+        )
         assert isinstance(policies, PolicyKeeper)
         assert policies.obstacle
 
