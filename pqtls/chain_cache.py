@@ -42,9 +42,11 @@ class ChainCache:
     ) -> bytes:
         """The digest of everything that the verdict depends on, and of the hour."""
         digest = hashlib.sha256(trust.identifier)
-        digest.update(f"{purpose.name} {now:%Y-%m-%dT%H%z} {[scheme.name for scheme in schemes]}".encode())
+        hour = int(now.timestamp()) // 3600
+        digest.update(f"{purpose.name} {hour} {[scheme.name for scheme in schemes]}".encode())
         for certificate in chain:
-            digest.update(len(certificate).to_bytes(4, "big") + certificate)
+            digest.update(len(certificate).to_bytes(4, "big"))
+            digest.update(certificate)
         return digest.digest()
 
     def get(self, key: bytes, now: datetime.datetime) -> ValidatedChain | None:

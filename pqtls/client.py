@@ -10,12 +10,13 @@ start ─▶ ExpectServerHello ─▶ ExpectEncryptedExtensions ─▶ ExpectCer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Final
 
 from pqtls import extensions as ext
 from pqtls.certificates import Purpose
 from pqtls.client_certificate import NotAsked, OwnCertificate, read_request
-from pqtls.client_hello import Offer, check_server_hello, first_offer, profile_of_answer, second_offer
+from pqtls.client_hello import Offer, OfferedSession, check_server_hello, first_offer, profile_of_answer, second_offer
 from pqtls.config import ClientConfig
 from pqtls.connection import Connection
 from pqtls.errors import Alert, DecodeError, NegotiationRefused, ProtocolViolation
@@ -52,6 +53,10 @@ from pqtls.verify import (
     verify_resumption,
     verify_signature,
 )
+
+# What a ServerHello may answer (RFC 8446 §4.2).
+_OFFERED: Final = frozenset({ExtensionType.KEY_SHARE, ExtensionType.SUPPORTED_VERSIONS})
+_OFFERED_WITH_SESSION: Final = _OFFERED | {ExtensionType.PRE_SHARED_KEY}
 
 
 class ClientConnection(Connection):
@@ -115,10 +120,8 @@ def _exchange_keys(
     effects: Effects,
 ) -> State:
     """Finish the key exchange of a ServerHello and turn on protection in both directions."""
-    offered = {ExtensionType.KEY_SHARE, ExtensionType.SUPPORTED_VERSIONS}
-    if offer.sessions:
-        offered.add(ExtensionType.PRE_SHARED_KEY)
-    ext.check_response(server_hello.extensions, ext.ALLOWED_IN_SERVER_HELLO, frozenset(offered), "ServerHello")
+    offered = _OFFERED_WITH_SESSION if offer.sessions else _OFFERED
+    ext.check_response(server_hello.extensions, ext.ALLOWED_IN_SERVER_HELLO, offered, "ServerHello")
     content = server_hello.extensions.get(ExtensionType.KEY_SHARE)
     if content is None:
         raise ProtocolViolation("ServerHello has no key share", Alert.MISSING_EXTENSION)
@@ -129,25 +132,24 @@ def _exchange_keys(
             Alert.ILLEGAL_PARAMETER,
         )
     profile = profile_of_answer(offer.share.group, suite, config)
-    sessions = _resumed_sessions(server_hello, offer, suite)
-    early = EarlySecret.without_psk(suite, config.provider)
-    for session in sessions:
-        early = EarlySecret.with_psk(suite, config.provider, session.psk)
+    resumed = _resumed_sessions(server_hello, offer, suite)
+    early = resumed[0].early_secret if resumed else EarlySecret.without_psk(suite, config.provider)
     secrets = early.handshake(offer.share.finish(entry.key_exchange), transcript.digest())
     log_handshake_secrets(config, offer.hello.random, secrets)
     effects.write_with(secrets.client)
     effects.read_with(secrets.server)
     negotiated = Negotiated(profile, suite, offer.share.group, offer.hello.random)
+    sessions = tuple(one.session for one in resumed)
     return ExpectEncryptedExtensions(config, negotiated, secrets, transcript, sessions)
 
 
-def _resumed_sessions(server_hello: ServerHello, offer: Offer, suite: CipherSuite) -> tuple[Session, ...]:
+def _resumed_sessions(server_hello: ServerHello, offer: Offer, suite: CipherSuite) -> tuple[OfferedSession, ...]:
     """The session that the server takes up, if it does (§4.2.11)."""
     content = server_hello.extensions.get(ExtensionType.PRE_SHARED_KEY)
     if content is None:
         return ()
     selected = ext.read_selected(content, "pre_shared_key")
-    if selected >= len(offer.sessions) or offer.sessions[selected].facts.suite is not suite:
+    if selected >= len(offer.sessions) or offer.sessions[selected].session.facts.suite is not suite:
         raise ProtocolViolation("the server resumes a session that was not offered so", Alert.ILLEGAL_PARAMETER)
     return (offer.sessions[selected],)
 
@@ -172,9 +174,7 @@ class ExpectEncryptedExtensions:
             offered.add(ExtensionType.ALPN)
         if self.config.server_name is not None:
             offered.add(ExtensionType.SERVER_NAME)
-        ext.check_response(
-            body.extensions, ext.ALLOWED_IN_ENCRYPTED_EXTENSIONS, frozenset(offered), "EncryptedExtensions"
-        )
+        ext.check_response(body.extensions, ext.ALLOWED_IN_ENCRYPTED_EXTENSIONS, offered, "EncryptedExtensions")
         _check_contents(body.extensions)
         if ExtensionType.RECORD_SIZE_LIMIT in body.extensions:
             limit = ext.read_record_size_limit(body.extensions[ExtensionType.RECORD_SIZE_LIMIT])
@@ -186,13 +186,12 @@ class ExpectEncryptedExtensions:
             effects.enlarge_records(
                 ext.read_large_record_size_limit(body.extensions[ExtensionType.LARGE_RECORD_SIZE_LIMIT]), large
             )
-        negotiated = replace(self.negotiated, alpn=self._alpn(body.extensions), server_name=self.config.server_name)
+        negotiated = self.negotiated.extended(self._alpn(body.extensions), self.config.server_name)
         transcript = self.transcript + message.raw
         for session in self.sessions:
             peer = verify_resumption(session.facts, negotiated.profile, self.config.trust, self.config.now())
             accept_identity(peer, self.config.accept_identity)
-            resumed = replace(negotiated, client_authenticated=True)
-            return ExpectResumedFinished(self.config, resumed, self.secrets, transcript, peer)
+            return ExpectResumedFinished(self.config, negotiated, self.secrets, transcript, peer)
         return ExpectCertificateRequest(self.config, negotiated, self.secrets, transcript)
 
     def _alpn(self, extensions: ext.Extensions) -> bytes | None:
@@ -232,8 +231,7 @@ class ExpectCertificateRequest:
             following = ExpectCertificate(self.config, self.negotiated, self.secrets, self.transcript, NotAsked())
             return following.handle(message, effects)
         own = read_request(expect(message, HandshakeType.CERTIFICATE_REQUEST), self.config)
-        negotiated = replace(self.negotiated, client_authenticated=own.authenticates)
-        return ExpectCertificate(self.config, negotiated, self.secrets, self.transcript + message.raw, own)
+        return ExpectCertificate(self.config, self.negotiated, self.secrets, self.transcript + message.raw, own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +311,7 @@ class ExpectFinished:
         application = _application_keys(self.config, self.negotiated, self.secrets, transcript, effects)
         transcript = self.own.send(transcript, effects)
         transcript = _send_finished(self.secrets, application, transcript, effects)
-        effects.emit(self.negotiated.completed(self.peer, self.signature))
+        effects.emit(self.negotiated.completed(self.peer, self.signature, client_authenticated=self.own.authenticates))
         return Traffic(
             authentication=(self.peer, self.signature),
             finished=finished,
@@ -325,7 +323,7 @@ class ExpectFinished:
 
     def _sessions(self, transcript: Transcript, application: ApplicationSecrets) -> Sessions | NoSessions:
         """Tickets are only of use where we were authenticated too: a mesh server would not resume otherwise."""
-        if not self.negotiated.client_authenticated:
+        if not self.own.authenticates:
             return NoSessions()
         facts = self.negotiated.facts(self.peer, self.signature, self.config.trust)
         return Sessions(facts, application.resumption(transcript.digest()), self.config.now)

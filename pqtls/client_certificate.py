@@ -7,6 +7,7 @@ are who has not proven who they are. `authenticates` says whether the server kno
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Final
 
 from pqtls import extensions as ext
@@ -67,23 +68,30 @@ OwnCertificate = NotAsked | ShowNone | ShowCredential
 
 def read_request(body: bytes, config: ClientConfig) -> ShowNone | ShowCredential:
     """Settle the answer to a CertificateRequest. A certificate that the server cannot take is never held back."""
-    request = CertificateRequest.parse(body)
-    if request.context:
-        raise ProtocolViolation(
-            "the context of a CertificateRequest in the handshake is not empty", Alert.ILLEGAL_PARAMETER
-        )
-    # §4.3.2: clients ignore unrecognized extensions here, so what is known but misplaced is all to be refused.
-    known = {kind: content for kind, content in request.extensions.items() if kind in set(ExtensionType)}
-    ext.check_response(known, ext.ALLOWED_IN_CERTIFICATE_REQUEST, frozenset(known), "CertificateRequest")
-    content = request.extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
-    if content is None:
-        raise ProtocolViolation("CertificateRequest has no signature_algorithms", Alert.MISSING_EXTENSION)
-    schemes = ext.read_code_points(content, "signature_algorithms")
-    names = request.extensions.get(ExtensionType.CERTIFICATE_AUTHORITIES)
-    authorities = () if names is None else ext.read_authorities(names)
+    schemes, authorities = _parse_request(body)
     if config.credential is None:
         return ShowNone()
     scheme = config.credential.signature_scheme
     if scheme.code_point not in schemes:
         raise NegotiationRefused(f"the server does not take client certificates with {scheme.name}")
     return ShowCredential(config.credential, authorities, config.provider)
+
+
+# A client's servers ask for much the same: the request names the roots of the mesh. One has at most 16 KiB.
+@lru_cache(maxsize=8)
+def _parse_request(body: bytes) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+    """The signature schemes that a server takes, and the names of the authorities that it holds."""
+    request = CertificateRequest.parse(body)
+    if request.context:
+        raise ProtocolViolation(
+            "the context of a CertificateRequest in the handshake is not empty", Alert.ILLEGAL_PARAMETER
+        )
+    # §4.3.2: clients ignore unrecognized extensions here, so what is known but misplaced is all to be refused.
+    known = {kind: content for kind, content in request.extensions.items() if kind in ext.KNOWN}
+    ext.check_response(known, ext.ALLOWED_IN_CERTIFICATE_REQUEST, frozenset(known), "CertificateRequest")
+    content = request.extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
+    if content is None:
+        raise ProtocolViolation("CertificateRequest has no signature_algorithms", Alert.MISSING_EXTENSION)
+    schemes = ext.read_code_points(content, "signature_algorithms")
+    names = request.extensions.get(ExtensionType.CERTIFICATE_AUTHORITIES)
+    return schemes, () if names is None else ext.read_authorities(names)

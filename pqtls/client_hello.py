@@ -23,13 +23,21 @@ _NO_COMPRESSION: Final = b"\x00"
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedSession:
+    """A session, and what the key schedule begins with where the server takes it up."""
+
+    session: Session
+    early_secret: EarlySecret
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
-    """A ClientHello as it went out, with the secrets that belong to it. `sessions` holds one session or none."""
+    """A ClientHello as it went out, with the secrets that belong to it. It offers one session or none."""
 
     hello: ClientHello
     raw: bytes
     share: GroupPrivateShare
-    sessions: tuple[Session, ...]
+    sessions: tuple[OfferedSession, ...]
 
 
 def first_offer(config: ClientConfig) -> Offer:
@@ -66,7 +74,7 @@ def second_offer(config: ClientConfig, first: Offer, retry: ServerHello, suite: 
     if extensions == unchanged:
         raise ProtocolViolation("a HelloRetryRequest that changes nothing", Alert.ILLEGAL_PARAMETER)
     # §4.1.4: a session that the server's cipher suite rules out is left out.
-    sessions = tuple(session for session in first.sessions if session.facts.suite is suite)
+    sessions = tuple(one.session for one in first.sessions if one.session.facts.suite is suite)
     hello = replace(first.hello, extensions=extensions)
     return _with_session(config, hello, share, sessions, (_first_hash(first, suite), raw_retry))
 
@@ -139,9 +147,12 @@ def _with_session(
         hello = replace(hello, extensions=extensions)
         truncated = hello.encode()[: -len(ext.write_binder_list(placeholder))]
         digest = Transcript(suite.hash_name, *before, truncated).digest()
-        binder = EarlySecret.with_psk(suite, config.provider, session.psk).binder(digest)
+        early_secret = EarlySecret.with_psk(suite, config.provider, session.psk)
+        binder = early_secret.binder(digest)
         extensions[ExtensionType.PRE_SHARED_KEY] = ext.write_offered_psk(session.ticket, age, binder)
-    return Offer(hello, hello.encode(), share, sessions)
+        raw = truncated + ext.write_binder_list(binder)
+        return Offer(hello, raw, share, (OfferedSession(session, early_secret),))
+    return Offer(hello, hello.encode(), share, ())
 
 
 def _asked_group(content: bytes, config: ClientConfig, sent: GroupPrivateShare) -> NamedGroup:

@@ -21,6 +21,11 @@ _MANDATORY: Final = (
     ExtensionType.KEY_SHARE,
     ExtensionType.SIGNATURE_ALGORITHMS,
 )
+# RFC 8446 §4.2.3: what restricts the signatures that we make, and those on our chain.
+_SIGNATURE_SCHEMES: Final = (
+    (ExtensionType.SIGNATURE_ALGORITHMS, "signature_algorithms"),
+    (ExtensionType.SIGNATURE_ALGORITHMS_CERT, "signature_algorithms_cert"),
+)
 # RFC 8446 §4.1.2: what a second ClientHello may change.
 _CHANGEABLE_BY_RETRY: Final = frozenset(
     {
@@ -145,9 +150,9 @@ def _nothing_in_common(groups: tuple[int, ...], config: ServerConfig, *, has_a_g
 
 def _check_signature_schemes(extensions: ext.Extensions, config: ServerConfig) -> None:
     own = config.credential.signature_scheme
-    for kind in (ExtensionType.SIGNATURE_ALGORITHMS, ExtensionType.SIGNATURE_ALGORITHMS_CERT):
+    for kind, name in _SIGNATURE_SCHEMES:
         content = extensions.get(kind)
-        if content is not None and own.code_point not in ext.read_code_points(content, kind.name.lower()):
+        if content is not None and own.code_point not in ext.read_code_points(content, name):
             raise NegotiationRefused(f"the client does not take {own.name} ({kind.name.lower()})")
 
 

@@ -94,8 +94,9 @@ class EndpointConfig:
     def profile_of(self, group_code_point: int) -> Profile | None:
         """The acceptable profile that has this group."""
         for profile in self.profiles:
-            if any(group.code_point == group_code_point for group in profile.groups):
-                return profile
+            for group in profile.groups:
+                if group.code_point == group_code_point:
+                    return profile
         return None
 
 

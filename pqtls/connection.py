@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Final
 
 from pqtls.effects import ConnectionEffects
 from pqtls.errors import (
@@ -37,7 +37,9 @@ class Connection:
         self._received_anything = False
         self._change_cipher_specs = 0
         self._messages_without_data = 0
-        self._failure: PeerError | None = None
+        # Why it is dead. The words alone: an exception knows by its traceback who raised it, and what knows each other
+        # only the garbage collector frees, which sees nothing of the memory that OpenSSL has for our keys.
+        self._failure: str | None = None
         self._close_notify_sent = False
         self.peer_closed = False
 
@@ -85,19 +87,19 @@ class Connection:
         try:
             self._process_buffer()
         except PeerError as error:
-            self._fail(error)
+            self._died_of(error)
+            raise
 
     def receive_eof(self) -> None:
         """The peer's TCP stream ended. Raises TruncatedStream unless close_notify came before."""
         if self.peer_closed or self._failure is not None:
             return
-        error = TruncatedStream(
+        self._failure = (
             "the connection ended without close_notify"
             if self.handshake_complete
             else "the peer closed the connection during the handshake"
         )
-        self._failure = error
-        raise error
+        raise TruncatedStream(self._failure)
 
     def open_into(self, ciphertext: memoryview, plaintext: memoryview) -> tuple[int, int]:
         """Decrypt all whole records of `ciphertext` into `plaintext`; return (consumed, produced) in bytes.
@@ -113,7 +115,8 @@ class Connection:
         try:
             return self._open(ciphertext, plaintext)
         except PeerError as error:
-            self._fail(error)
+            self._died_of(error)
+            raise
 
     def take_buffered(self) -> bytes:
         """Hand over received bytes that are not yet a whole record, when changing to open_into."""
@@ -182,7 +185,7 @@ class Connection:
     def abort(self, alert: Alert) -> None:
         """End the connection by an alert of our own choice, for example internal_error. Idempotent."""
         if self._failure is None:
-            self._failure = PeerError(f"we ended the connection with {alert.name.lower()}", alert, "aborted")
+            self._failure = f"we ended the connection with {alert.name.lower()}"
             self.effects.put(ContentType.ALERT, bytes((_FATAL, alert)))
 
     # -- inside: sending ----------------------------------------------------------------------------------------
@@ -210,13 +213,12 @@ class Connection:
         if self._failure is not None:
             raise MisuseError(f"the connection is dead: {self._failure}")
 
-    def _fail(self, error: PeerError) -> NoReturn:
-        """Remember why the connection died, queue the alert that says so, and raise."""
-        self._failure = error
+    def _died_of(self, error: PeerError) -> None:
+        """Remember why the connection died, and queue the alert that says so."""
+        self._failure = str(error)
         self.effects.pending.clear()
         if error.alert is not None and not isinstance(error, AlertReceived):
             self.effects.put(ContentType.ALERT, bytes((_FATAL, error.alert)))
-        raise error
 
     def _process_buffer(self) -> None:
         """Take every whole record that has come."""
@@ -228,14 +230,15 @@ class Connection:
             if record is None:
                 return
             del self._buffer[: record.size]
-            self._on_plain_record(ContentType(record.type), record.content)
+            self._on_plain_record(record.type, record.content)
             self._received_anything = True
 
     def _process_protected(self) -> None:
-        ciphertext = bytes(self._buffer)
+        ciphertext, self._buffer = self._buffer, bytearray()
         plaintext = bytearray(len(ciphertext))
         consumed, produced = self._open(memoryview(ciphertext), memoryview(plaintext))
-        del self._buffer[:consumed]
+        if consumed < len(ciphertext):
+            self._buffer += ciphertext[consumed:]
         if produced:
             # close_notify is the last thing that comes; data of the same read came before it.
             events = self.effects.events
@@ -272,7 +275,7 @@ class Connection:
                 consumed += skipped
                 continue
             self._on_control(content_type, bytes(plaintext[produced : produced + size]))
-            if self.peer_closed:
+            if self.peer_closed or consumed == len(ciphertext):
                 return len(ciphertext), produced
 
     def _check_application_data(self) -> None:
@@ -282,8 +285,8 @@ class Connection:
         if not self.effects.joiner.is_empty:
             raise ProtocolViolation("application data inside a handshake message", Alert.UNEXPECTED_MESSAGE)
 
-    def _on_plain_record(self, content_type: ContentType, content: bytes) -> None:
-        if content_type is ContentType.CHANGE_CIPHER_SPEC:
+    def _on_plain_record(self, content_type: int, content: bytes) -> None:
+        if content_type == ContentType.CHANGE_CIPHER_SPEC:
             self._on_change_cipher_spec(content)
         else:
             self._on_control(content_type, content)
@@ -326,15 +329,17 @@ class Connection:
         self._on_alert(content)
 
     def _on_handshake(self, content: bytes) -> None:
-        self.effects.joiner.feed(content)
-        while (message := self.effects.joiner.next_message()) is not None:
-            if self.handshake_complete:
-                self._count_message_without_data()
+        effects = self.effects
+        joiner = effects.joiner
+        joiner.feed(content)
+        while (message := joiner.next_message()) is not None:
             state = self._state
             if state is None:
                 raise MisuseError("the connection was not started")
-            self._state = state.handle(message, self.effects)
-            self.effects.flush()
+            if isinstance(state, Traffic):
+                self._count_message_without_data()
+            self._state = state.handle(message, effects)
+            effects.flush()
 
     def _on_alert(self, content: bytes) -> None:
         code = parse_alert(content)

@@ -30,21 +30,26 @@ class ConnectionEffects:
         self.events: list[Event] = []
         self.joiner = HandshakeJoiner()
         self.output = bytearray()
-        self.pending = bytearray()
+        self.pending: list[bytes] = []
         self.opener: RecordOpener | None = None
         self.sealer: RecordSealer | None = None
 
     def send(self, message: bytes) -> None:
         """Collect handshake messages: those of one epoch share records."""
-        self.pending += message
+        self.pending.append(message)
 
     def flush(self) -> None:
         """Put the collected messages into records under the present keys."""
-        pending = bytes(self.pending)
+        if not self.pending:
+            return
+        pending = b"".join(self.pending)
         self.pending.clear()
         # RFC 8449 limits protected records only; the hellos are far below either limit. Handshake messages have no use
         # for large records.
         size = MAX_FRAGMENT if self.sealer is None else min(self._fragment_size, MAX_FRAGMENT)
+        if len(pending) <= size:
+            self.put(ContentType.HANDSHAKE, pending)
+            return
         for start in range(0, len(pending), size):
             self.put(ContentType.HANDSHAKE, pending[start : start + size])
 

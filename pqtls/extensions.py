@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from pqtls.errors import Alert, DecodeError, ProtocolViolation
-from pqtls.wire import Reader, read_uint16_list, uint16, uint16_list, vector
+from pqtls.wire import Reader, read_uint16_list, tagged_vector, uint16, uint16_list, vector
 
 TLS_1_3: Final = 0x0304
 _MAX_EXTENSIONS: Final = 2**16 - 1
@@ -77,18 +78,15 @@ ALLOWED_IN_CERTIFICATE_REQUEST: Final = frozenset(
     }
 )
 ALLOWED_IN_CERTIFICATE: Final = frozenset({_E.STATUS_REQUEST, _E.SIGNED_CERTIFICATE_TIMESTAMP})
-_KNOWN: Final = frozenset(ExtensionType)
+KNOWN: Final = frozenset(ExtensionType)
 
 Extensions = dict[int, bytes]
 
 
 def read_extensions(reader: Reader) -> Extensions:
     """Read `Extension extensions<..>` in order. A type that comes twice is an illegal_parameter (§4.2)."""
-    block = reader.nested(2)
     extensions: Extensions = {}
-    while block.remaining:
-        extension_type = block.uint(2)
-        content = block.vector(2)
+    for extension_type, content in reader.nested(2).tagged_vectors():
         if extension_type in extensions:
             raise ProtocolViolation(f"extension {extension_type} comes twice", Alert.ILLEGAL_PARAMETER)
         extensions[extension_type] = content
@@ -97,15 +95,13 @@ def read_extensions(reader: Reader) -> Extensions:
 
 def write_extensions(extensions: Extensions) -> bytes:
     """Write an extensions block in the order of the mapping."""
-    return vector(2, b"".join(uint16(kind) + vector(2, content) for kind, content in extensions.items()))
+    return vector(2, b"".join([tagged_vector(kind, content) for kind, content in extensions.items()]))
 
 
-def check_response(
-    extensions: Extensions, allowed: frozenset[ExtensionType], offered: frozenset[int], what: str
-) -> None:
+def check_response(extensions: Extensions, allowed: Set[ExtensionType], offered: Set[int], what: str) -> None:
     """Refuse what may not stand in this message, and what answers no offer of ours (§4.2)."""
     for kind in extensions:
-        if kind in _KNOWN and kind not in allowed:
+        if kind in KNOWN and kind not in allowed:
             raise ProtocolViolation(f"extension {kind} must not be in {what}", Alert.ILLEGAL_PARAMETER)
         if kind not in offered:
             raise ProtocolViolation(f"extension {kind} in {what} was not offered", Alert.UNSUPPORTED_EXTENSION)
@@ -120,7 +116,7 @@ class KeyShareEntry:
 
     def encode(self) -> bytes:
         """The entry on the wire."""
-        return uint16(self.group) + vector(2, self.key_exchange)
+        return tagged_vector(self.group, self.key_exchange)
 
 
 def read_key_share_entry(content: bytes) -> KeyShareEntry:

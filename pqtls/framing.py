@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from pqtls.errors import Alert, DecodeError, NotTls, ProtocolViolation
 from pqtls.record import HEADER_SIZE, MAX_FRAGMENT, ContentType
@@ -42,8 +42,7 @@ _LIMITS: Final[dict[int, int]] = {
 _DEFAULT_LIMIT: Final = 2**14
 
 
-@dataclass(frozen=True, slots=True)
-class HandshakeMessage:
+class HandshakeMessage(NamedTuple):
     """One whole message: its type, its body, and all of it as the transcript takes it."""
 
     type: int
@@ -67,36 +66,52 @@ def write_message(message_type: HandshakeType, body: bytes) -> bytes:
 class HandshakeJoiner:
     """Collects handshake fragments and gives out whole messages. Bounded by the limit of each message's type."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_start")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
+        self._start = 0  # of the next message
 
     @property
     def is_empty(self) -> bool:
         """Whether no message is half received."""
-        return not self._buffer
+        return self._start == len(self._buffer)
 
     def feed(self, fragment: bytes) -> None:
         """Add a record's content. Empty handshake fragments are forbidden (§5.1)."""
         if not fragment:
             raise ProtocolViolation("an empty handshake record", Alert.UNEXPECTED_MESSAGE)
-        self._buffer += fragment
+        if not self._buffer:
+            self._buffer = fragment
+        elif isinstance(self._buffer, bytearray):
+            self._buffer += fragment
+        else:
+            # A message in many pieces: a bytearray grows without being copied for each.
+            self._buffer = bytearray(self._buffer + fragment)
 
     def next_message(self) -> HandshakeMessage | None:
         """The next whole message, or None until more has come."""
-        buffer = self._buffer
-        if len(buffer) < _MESSAGE_HEADER:
+        buffer, start = self._buffer, self._start
+        body = start + _MESSAGE_HEADER
+        if len(buffer) < body:
+            self._drop_taken()
             return None
-        length = int.from_bytes(buffer[1:_MESSAGE_HEADER], "big")
-        if length > _LIMITS.get(buffer[0], _DEFAULT_LIMIT):
-            raise DecodeError(f"a handshake message of type {buffer[0]} with {length} bytes is longer than we take")
-        end = _MESSAGE_HEADER + length
+        length = int.from_bytes(buffer[start + 1 : body], "big")
+        if length > _LIMITS.get(buffer[start], _DEFAULT_LIMIT):
+            raise DecodeError(f"a handshake message of type {buffer[start]} with {length} bytes is longer than we take")
+        end = body + length
         if len(buffer) < end:
+            self._drop_taken()
             return None
-        raw = bytes(buffer[:end])
-        del buffer[:end]
+        self._start = end
+        raw = bytes(buffer[start:end])
         return HandshakeMessage(raw[0], raw[_MESSAGE_HEADER:], raw)
+
+    def _drop_taken(self) -> None:
+        """Keep only what belongs to the next message."""
+        if self._start:
+            self._buffer = self._buffer[self._start :]
+            self._start = 0
 
 
 # What may come without protection; a server that refuses a ClientHello begins with an alert.

@@ -6,7 +6,7 @@ A hybrid group's share and its secret are its parts' shares and secrets one behi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pqtls.errors import Alert, ProtocolViolation
@@ -20,16 +20,12 @@ class NamedGroup:
     name: str
     code_point: int
     parts: tuple[Agreement, ...]
+    client_share_size: int = field(init=False, repr=False, compare=False)  # bytes of the share in a ClientHello
+    server_share_size: int = field(init=False, repr=False, compare=False)  # bytes of the share in a ServerHello
 
-    @property
-    def client_share_size(self) -> int:
-        """Bytes of the share in a ClientHello."""
-        return sum(part.client_share_size for part in self.parts)
-
-    @property
-    def server_share_size(self) -> int:
-        """Bytes of the share in a ServerHello."""
-        return sum(part.server_share_size for part in self.parts)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "client_share_size", sum(part.client_share_size for part in self.parts))
+        object.__setattr__(self, "server_share_size", sum(part.server_share_size for part in self.parts))
 
 
 # No code point is registered for this combination: 0xFEC4 is in the private-use range 0xFE00..0xFEFF (RFC 8446
@@ -54,7 +50,7 @@ class GroupPrivateShare:
     @property
     def public(self) -> bytes:
         """The key_exchange field of the client's KeyShareEntry."""
-        return b"".join(part.public for part in self.parts)
+        return b"".join([part.public for part in self.parts])
 
     def finish(self, answer: bytes) -> bytes:
         """Return the shared secret from the server's key_exchange field; a bad one is an illegal_parameter."""
@@ -73,7 +69,7 @@ class GroupPrivateShare:
 
 def generate(group: NamedGroup, provider: CryptoProvider) -> GroupPrivateShare:
     """Make the client's half: fresh keys for every part."""
-    return GroupPrivateShare(group, tuple(provider.generate_share(part) for part in group.parts))
+    return GroupPrivateShare(group, tuple([provider.generate_share(part) for part in group.parts]))
 
 
 def answer(group: NamedGroup, share: bytes, provider: CryptoProvider) -> Answer:
@@ -88,7 +84,7 @@ def answer(group: NamedGroup, share: bytes, provider: CryptoProvider) -> Answer:
             answers.append(provider.answer_share(algorithm, piece))
         except InvalidShare as error:
             raise _invalid(group, error) from None
-    return Answer(b"".join(part.share for part in answers), b"".join(part.secret for part in answers))
+    return Answer(b"".join([part.share for part in answers]), b"".join([part.secret for part in answers]))
 
 
 def _check_size(group: NamedGroup, share: bytes, size: int) -> None:

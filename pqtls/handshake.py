@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pqtls import extensions as ext
 from pqtls.certificates import Credential, Purpose
@@ -33,25 +34,49 @@ class Negotiated:
     client_random: bytes
     alpn: bytes | None = None
     server_name: str | None = None
-    client_authenticated: bool = False
 
-    def completed(self, peer: ChainVerified, signature: SignatureVerified) -> HandshakeCompleted:
+    def extended(self, alpn: bytes | None, server_name: str | None) -> Negotiated:
+        """This with what EncryptedExtensions adds to it."""
+        return Negotiated(self.profile, self.suite, self.group, self.client_random, alpn, server_name)
+
+    def completed(
+        self, peer: ChainVerified, signature: SignatureVerified, *, client_authenticated: bool
+    ) -> HandshakeCompleted:
         """The event of a full handshake."""
         return self._event(
-            peer.identity, signature.scheme.name, peer.chain, path_ids=peer.found.path_ids, resumed=False
+            peer.identity,
+            signature.scheme.name,
+            peer.chain,
+            path_ids=peer.found.path_ids,
+            resumed=False,
+            client_authenticated=client_authenticated,
         )
 
     def resumed(self, peer: ResumedPeer) -> HandshakeCompleted:
         """The event of a resumed handshake."""
         facts = peer.facts
-        return self._event(facts.identity, facts.signature_scheme.name, (), path_ids=facts.path_ids, resumed=True)
+        return self._event(
+            facts.identity,
+            facts.signature_scheme.name,
+            (),
+            path_ids=facts.path_ids,
+            resumed=True,
+            client_authenticated=True,
+        )
 
     def anonymous(self) -> HandshakeCompleted:
         """The event of a server whose client showed no certificate."""
-        return self._event("", "", (), path_ids=(), resumed=False)
+        return self._event("", "", (), path_ids=(), resumed=False, client_authenticated=False)
 
     def _event(
-        self, identity: str, scheme: str, chain: tuple[bytes, ...], *, path_ids: tuple[bytes, ...], resumed: bool
+        self,
+        identity: str,
+        scheme: str,
+        chain: tuple[bytes, ...],
+        *,
+        path_ids: tuple[bytes, ...],
+        resumed: bool,
+        client_authenticated: bool,
     ) -> HandshakeCompleted:
         return HandshakeCompleted(
             profile=self.profile.name,
@@ -63,7 +88,7 @@ class Negotiated:
             alpn=self.alpn,
             server_name=self.server_name,
             resumed=resumed,
-            client_authenticated=self.client_authenticated,
+            client_authenticated=client_authenticated,
             peer_path_ids=path_ids,
         )
 
@@ -82,20 +107,23 @@ class Negotiated:
 
 def log_handshake_secrets(config: EndpointConfig, client_random: bytes, secrets: HandshakeSecrets) -> None:
     """Tell a developer's key log, where one is set (draft-ietf-tls-keylogfile)."""
+    if config.key_log is ignore_secret:
+        return
     _log(config, "CLIENT_HANDSHAKE_TRAFFIC_SECRET", client_random, secrets.client)
     _log(config, "SERVER_HANDSHAKE_TRAFFIC_SECRET", client_random, secrets.server)
 
 
 def log_application_secrets(config: EndpointConfig, client_random: bytes, secrets: ApplicationSecrets) -> None:
     """Tell a developer's key log, where one is set (draft-ietf-tls-keylogfile)."""
+    if config.key_log is ignore_secret:
+        return
     _log(config, "CLIENT_TRAFFIC_SECRET_0", client_random, secrets.client)
     _log(config, "SERVER_TRAFFIC_SECRET_0", client_random, secrets.server)
     _log(config, "EXPORTER_SECRET", client_random, secrets.exporter)
 
 
 def _log(config: EndpointConfig, label: str, client_random: bytes, secret: TrafficSecret) -> None:
-    if config.key_log is not ignore_secret:
-        config.key_log(f"{label} {client_random.hex()} {secret.secret.hex()}")
+    config.key_log(f"{label} {client_random.hex()} {secret.secret.hex()}")
 
 
 def accept_identity(peer: ChainVerified | ResumedPeer, decide: Callable[[str], None]) -> None:
@@ -127,9 +155,16 @@ def send_authentication(
     `authorities` are the names that the peer says it holds: what it holds itself is not sent.
     """
     chain = credential.chain_for(authorities)
-    certificate = Certificate(b"", tuple(CertificateEntry(der, {}) for der in chain)).encode()
+    certificate = _certificate_message(chain)
     transcript += certificate
     verify = sign_transcript(credential.private_key, credential.signature_scheme, own, transcript.digest(), provider)
     effects.send(certificate)
     effects.send(verify)
     return transcript + verify
+
+
+# A process has one or two credentials at a time, and shows of each the leaf or all of the chain.
+@lru_cache(maxsize=4)
+def _certificate_message(chain: tuple[bytes, ...]) -> bytes:
+    """Our Certificate message, which is the same in every handshake."""
+    return Certificate(b"", tuple(CertificateEntry(der, {}) for der in chain)).encode()

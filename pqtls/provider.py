@@ -72,6 +72,10 @@ class SigningKey(Protocol):
 class CryptoProvider(Protocol):
     """One implementation of every primitive."""
 
+    def __hash__(self) -> int:
+        """Constants that a provider computed are kept with it as the key."""
+        ...
+
     @property
     def name(self) -> str:
         """As a user chooses it, for example "cryptography"."""

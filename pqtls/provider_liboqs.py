@@ -28,25 +28,79 @@ class UnusableLibraryError(Exception):
     """A liboqs is there, but it cannot do what the mesh needs. The message says what is missing."""
 
 
+class _Kem:
+    """One algorithm of liboqs for any number of shares: to make an object of its kind costs a fourth of its work.
+
+    liboqs-python has an object hold the secret key that it works with, so one works for one caller at a time.
+    """
+
+    def __init__(self, oqs: Any, algorithm: Agreement, turn: threading.Lock) -> None:
+        self._kem = oqs.KeyEncapsulation(_KEMS[algorithm])
+        self._cleanse = oqs.native().OQS_MEM_cleanse
+        self._algorithm = algorithm
+        self._turn = turn
+
+    def generate(self) -> _KemShare:
+        """A fresh key pair."""
+        with self._turn:
+            public: bytes = self._kem.generate_keypair()
+            return _KemShare(self, public, self._kem.secret_key)
+
+    def encapsulate(self, public: bytes) -> Answer:
+        """A fresh secret for who holds the key to `public`, which liboqs checks (FIPS 203 §7.2)."""
+        # liboqs-python pads what is too short.
+        if len(public) != self._algorithm.client_share_size:
+            raise InvalidShare(
+                f"an {self._algorithm.label} key has {self._algorithm.client_share_size} bytes, not {len(public)}"
+            )
+        try:
+            with self._turn:
+                return Answer(*self._kem.encap_secret(public))
+        except RuntimeError:
+            raise InvalidShare(f"the {self._algorithm.label} key fails the check of FIPS 203 section 7.2") from None
+
+    def decapsulate(self, secret_key: Any, ciphertext: bytes) -> bytes:
+        """The secret in `ciphertext`."""
+        # Implicit rejection would hide what the padding of liboqs-python makes of a short one.
+        if len(ciphertext) != self._algorithm.server_share_size:
+            raise InvalidShare(f"the ciphertext has {len(ciphertext)} bytes, not {self._algorithm.server_share_size}")
+        try:
+            with self._turn:
+                self._kem.secret_key = secret_key
+                secret: bytes = self._kem.decap_secret(ciphertext)
+        except RuntimeError as error:
+            raise InvalidShare(str(error)) from None
+        return secret
+
+    def wipe(self, secret_key: Any) -> None:
+        """Overwrite a secret key that is of no use any more."""
+        self._cleanse(secret_key, len(secret_key))
+
+
 @dataclass(slots=True)
 class _KemShare:
-    """The initiator's half. The secret key is wiped by liboqs as soon as it was used."""
+    """The initiator's half. Its secret key is wiped once it was used, or with a handshake that came to nothing."""
 
-    kem: Any = field(repr=False)
+    kem: _Kem = field(repr=False)
     public: bytes
+    secret_key: Any = field(repr=False)
 
     def finish(self, answer: bytes) -> bytes:
         """Decapsulate, once."""
+        if self.secret_key is None:
+            raise MisuseError("a key share is used once")
         try:
-            # liboqs-python pads what is too short, and implicit rejection would then hide the fault.
-            if len(answer) != self.kem.length_ciphertext:
-                raise InvalidShare(f"the ciphertext has {len(answer)} bytes, not {self.kem.length_ciphertext}")
-            secret: bytes = self.kem.decap_secret(answer)
-        except RuntimeError as error:
-            raise InvalidShare(str(error)) from None
+            return self.kem.decapsulate(self.secret_key, answer)
         finally:
-            self.kem.free()
-        return secret
+            self._wipe()
+
+    def __del__(self) -> None:
+        if self.secret_key is not None:
+            self._wipe()
+
+    def _wipe(self) -> None:
+        self.kem.wipe(self.secret_key)
+        self.secret_key = None
 
 
 class LiboqsProvider(CryptographyProvider):
@@ -63,7 +117,8 @@ class LiboqsProvider(CryptographyProvider):
         # liboqs's source of randomness is one for the whole process, and _expand borrows it for a moment: nobody
         # else may draw from it then.
         self._randomness = threading.Lock()
-        self._signers: dict[bytes, Any] = {}
+        self._kems = {algorithm: _Kem(oqs, algorithm, self._randomness) for algorithm in _KEMS}
+        self._signers: list[tuple[mldsa.MLDSA87PrivateKey, Any]] = []
         self._verifier = oqs.Signature(_SIGNATURE)
 
     @property
@@ -74,24 +129,13 @@ class LiboqsProvider(CryptographyProvider):
 
     def generate_share(self, algorithm: Agreement) -> PrivateShare:
         """Make the initiator's half."""
-        if algorithm not in _KEMS:
-            return super().generate_share(algorithm)
-        kem = self._oqs.KeyEncapsulation(_KEMS[algorithm])
-        with self._randomness:
-            return _KemShare(kem, kem.generate_keypair())
+        kem = self._kems.get(algorithm)
+        return super().generate_share(algorithm) if kem is None else kem.generate()
 
     def answer_share(self, algorithm: Agreement, share: bytes) -> Answer:
         """Make the responder's half; liboqs checks the encapsulation key (FIPS 203 §7.2)."""
-        if algorithm not in _KEMS:
-            return super().answer_share(algorithm, share)
-        if len(share) != algorithm.client_share_size:
-            raise InvalidShare(f"an {algorithm.label} key has {algorithm.client_share_size} bytes, not {len(share)}")
-        with self._randomness, self._oqs.KeyEncapsulation(_KEMS[algorithm]) as kem:
-            try:
-                ciphertext, secret = kem.encap_secret(share)
-            except RuntimeError:
-                raise InvalidShare(f"the {algorithm.label} key fails the check of FIPS 203 section 7.2") from None
-        return Answer(ciphertext, secret)
+        kem = self._kems.get(algorithm)
+        return super().answer_share(algorithm, share) if kem is None else kem.encapsulate(share)
 
     def sign(self, key: SigningKey, scheme: SignatureScheme, message: bytes) -> bytes:
         """Sign with liboqs where the scheme is ML-DSA-87."""
@@ -116,13 +160,16 @@ class LiboqsProvider(CryptographyProvider):
 
     def _signer(self, key: mldsa.MLDSA87PrivateKey) -> Any:
         """The liboqs object that signs for `key`, made once: it wants the expanded key, and files hold the seed."""
-        public = key.public_key().public_bytes_raw()
-        if public not in self._signers:
-            # A process has one or two credentials at a time; what was replaced is of no use any more.
-            if len(self._signers) >= 4:
-                self._signers.pop(next(iter(self._signers))).free()
-            self._signers[public] = self._expand(key.private_bytes_raw(), public)
-        return self._signers[public]
+        for held, signer in self._signers:
+            if held is key:
+                return signer
+        # A process has one or two credentials at a time; what was replaced is of no use any more.
+        if len(self._signers) >= 4:
+            _, replaced = self._signers.pop(0)
+            replaced.free()
+        signer = self._expand(key.private_bytes_raw(), key.public_key().public_bytes_raw())
+        self._signers.append((key, signer))
+        return signer
 
     def _expand(self, seed: bytes, public: bytes) -> Any:
         """ML-DSA.KeyGen_internal (FIPS 204 §6.1): let liboqs make a key pair while its randomness is the seed.

@@ -144,14 +144,13 @@ class RecordSealer:
         """Protect one handshake or alert fragment of at most 2^14 bytes."""
         if len(content) > MAX_FRAGMENT:
             raise MisuseError("a fragment of more than 2^14 bytes must be split before it is sealed")
-        header = self._write_header(len(content) + _EXPANSION)
-        record = bytearray(header) + bytes(len(content) + _EXPANSION)
-        inner = content + bytes((content_type,))
+        size = len(content) + _EXPANSION
+        header = self._write_header(size)
+        sealed = bytearray(size)
         nonce = (self._iv ^ self.records).to_bytes(12, "big")
-        with memoryview(record) as view:
-            self._encrypt_into(nonce, inner, header, view[len(header) :])
+        self._encrypt_into(nonce, content + bytes((content_type,)), header, sealed)
         self.records += 1
-        return bytes(record)
+        return header + sealed
 
 
 class RecordOpener:

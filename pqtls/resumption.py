@@ -19,6 +19,7 @@ from pqtls.verify import PskVerified, ResumedPeer, verify_binder, verify_resumpt
 # Each identity costs an AEAD call to look into; our clients send one, OpenSSL's too.
 _MAX_IDENTITIES: Final = 4
 _NONCE_SIZE: Final = 8
+_AGE_ADD_SIZE: Final = 4  # RFC 8446 §4.6.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,12 @@ def issue_tickets(config: ServerConfig, facts: SessionFacts, secret: TrafficSecr
     if lifetime <= 0:
         return
     for _ in range(keeper.per_handshake):
-        nonce = config.provider.random_bytes(_NONCE_SIZE)
+        # Once for both: asking the operating system is dear.
+        random = config.provider.random_bytes(_NONCE_SIZE + _AGE_ADD_SIZE)
+        nonce = random[:_NONCE_SIZE]
         ticket = NewSessionTicket(
             lifetime=lifetime,
-            age_add=int.from_bytes(config.provider.random_bytes(4), "big"),
+            age_add=int.from_bytes(random[_NONCE_SIZE:], "big"),
             nonce=nonce,
             ticket=keeper.seal(facts, secret.resumption_psk(nonce), now),
             extensions={},

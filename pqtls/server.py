@@ -12,7 +12,8 @@ says so is a client served that has neither.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 from pqtls import extensions as ext
 from pqtls.certificates import Purpose
@@ -45,6 +46,7 @@ from pqtls.messages import (
 )
 from pqtls.resumption import Resumed, issue_tickets, try_to_resume
 from pqtls.sessions import SessionFacts
+from pqtls.signatures import SignatureScheme
 from pqtls.states import Effects, State, expect
 from pqtls.traffic import ServerSide, Traffic
 from pqtls.transcript import Transcript
@@ -148,7 +150,7 @@ def _answer(
     effects.send(extensions)
     transcript += extensions
     if not attempts:
-        request = _certificate_request(config, offer)
+        request = _certificate_request(offer.profile.signature_schemes, config.trust.names)
         effects.send(request)
         transcript = send_authentication(
             config.credential, Purpose.SERVER, offer.authorities, transcript + request, effects, config.provider
@@ -214,7 +216,6 @@ def _negotiated(offer: ClientOffer) -> Negotiated:
         client_random=offer.hello.random,
         alpn=offer.alpn,
         server_name=offer.server_name,
-        client_authenticated=True,
     )
 
 
@@ -248,11 +249,12 @@ def _encrypted_extensions(config: ServerConfig, offer: ClientOffer) -> bytes:
     return EncryptedExtensions(extensions).encode()
 
 
-def _certificate_request(config: ServerConfig, offer: ClientOffer) -> bytes:
-    schemes = tuple(scheme.code_point for scheme in offer.profile.signature_schemes)
+# The profiles of one trust, and of the one that replaces it.
+@lru_cache(maxsize=8)
+def _certificate_request(schemes: tuple[SignatureScheme, ...], authorities: tuple[bytes, ...]) -> bytes:
     extensions: ext.Extensions = {
-        ExtensionType.SIGNATURE_ALGORITHMS: ext.write_code_points(schemes),
-        ExtensionType.CERTIFICATE_AUTHORITIES: ext.write_authorities(config.trust.names),
+        ExtensionType.SIGNATURE_ALGORITHMS: ext.write_code_points(tuple(scheme.code_point for scheme in schemes)),
+        ExtensionType.CERTIFICATE_AUTHORITIES: ext.write_authorities(authorities),
     }
     return CertificateRequest(b"", extensions).encode()
 
@@ -321,7 +323,7 @@ class ExpectFinished:
         state = self.context.finish(message, self.transcript, (self.peer, self.signature), effects)
         facts = self.context.negotiated.facts(self.peer, self.signature, self.context.config.trust)
         self.context.send_tickets(self.transcript + message.raw, facts, effects)
-        effects.emit(self.context.negotiated.completed(self.peer, self.signature))
+        effects.emit(self.context.negotiated.completed(self.peer, self.signature, client_authenticated=True))
         return state
 
 
@@ -336,7 +338,7 @@ class ExpectAnonymousFinished:
     def handle(self, message: HandshakeMessage, effects: Effects) -> State:
         """Verify Finished; the connection is up. No tickets: a session stands for a verified identity."""
         state = self.context.finish(message, self.transcript, self.peer, effects)
-        effects.emit(replace(self.context.negotiated, client_authenticated=False).anonymous())
+        effects.emit(self.context.negotiated.anonymous())
         return state
 
 

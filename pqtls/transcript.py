@@ -25,7 +25,7 @@ class Transcript:
 
     def digest(self) -> bytes:
         """Transcript-Hash over all messages so far."""
-        value: bytes = self._hash.copy().digest()
+        value: bytes = self._hash.digest()
         return value
 
     @staticmethod

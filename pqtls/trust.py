@@ -62,11 +62,13 @@ class TrustAnchors:
 
     `identifier` stands for everything in here, `anchors_identifier` for all but the revocation lists. `revoked` holds
     identifiers of x509_reading.path_id, `editions` the newest list of each authority that has any. After `usable_until`
-    a list is too old to be relied on, and every chain is refused.
+    a list is too old to be relied on, and every chain is refused. `names` are the DER names of the authorities that we
+    hold, for certificate_authorities (RFC 8446 §4.2.4).
     """
 
     roots: tuple[x509.Certificate, ...]
     intermediates: tuple[x509.Certificate, ...]
+    names: tuple[bytes, ...]
     revoked: frozenset[bytes] = field(repr=False)
     editions: tuple[ListEdition, ...] = field(repr=False)
     usable_until: datetime.datetime
@@ -101,6 +103,7 @@ class TrustAnchors:
         return cls(
             roots=tuple(roots),
             intermediates=tuple(held),
+            names=tuple(dict.fromkeys(one.subject.public_bytes() for one in (*roots, *held))),
             # By the authority's own name: the list may spell it in another string type.
             revoked=frozenset(path_id(by.subject, entry.serial_number) for one, by in signed for entry in one),
             editions=tuple(_newest(editions)),
@@ -109,11 +112,6 @@ class TrustAnchors:
             anchors_identifier=_identifier(roots, held, []),
             store=verification.Store(roots),
         )
-
-    @property
-    def names(self) -> tuple[bytes, ...]:
-        """The DER names of the authorities that we hold, for certificate_authorities (RFC 8446 §4.2.4)."""
-        return tuple(dict.fromkeys(one.subject.public_bytes() for one in (*self.roots, *self.intermediates)))
 
     def check_follows(self, held: TrustAnchors) -> None:
         """Raise OlderRevocationList where a list in here came before the one of the same authority in `held`.

@@ -23,9 +23,9 @@ from pqtls.sessions import SessionFacts
 from pqtls.signatures import SIGNATURE_SCHEMES, SignatureScheme
 from pqtls.trust import TrustAnchors
 
-# RFC 8446 §4.4.3.
-_SERVER_CONTEXT: Final = b"TLS 1.3, server CertificateVerify"
-_CLIENT_CONTEXT: Final = b"TLS 1.3, client CertificateVerify"
+# RFC 8446 §4.4.3: what stands in front of the transcript's hash in the content that a server, or a client, signs.
+_SERVER_PREFIX: Final = b"\x20" * 64 + b"TLS 1.3, server CertificateVerify\x00"
+_CLIENT_PREFIX: Final = b"\x20" * 64 + b"TLS 1.3, client CertificateVerify\x00"
 
 _MADE_HERE: Final = object()
 
@@ -167,8 +167,7 @@ def verify_signature(
             f"the peer's certificate has a key of type {peer.found.key_type}, but it signed with {scheme.name}",
             Alert.ILLEGAL_PARAMETER,
         )
-    context = _SERVER_CONTEXT if purpose is Purpose.SERVER else _CLIENT_CONTEXT
-    content = _signed_content(context, transcript_hash)
+    content = (_SERVER_PREFIX if purpose is Purpose.SERVER else _CLIENT_PREFIX) + transcript_hash
     if not provider.verify(peer.found.public_key, scheme, message.signature, content):
         raise ProtocolViolation("the peer's CertificateVerify signature does not hold", Alert.DECRYPT_ERROR)
     return SignatureVerified(_MADE_HERE, scheme)
@@ -188,10 +187,5 @@ def sign_transcript(
     key: SigningKey, scheme: SignatureScheme, own: Purpose, transcript_hash: bytes, provider: CryptoProvider
 ) -> bytes:
     """Make our own CertificateVerify message; `own` is our role. It stands beside its check so that both agree."""
-    context = _SERVER_CONTEXT if own is Purpose.SERVER else _CLIENT_CONTEXT
-    signature = provider.sign(key, scheme, _signed_content(context, transcript_hash))
-    return CertificateVerify(scheme.code_point, signature).encode()
-
-
-def _signed_content(context: bytes, transcript_hash: bytes) -> bytes:
-    return b"\x20" * 64 + context + b"\x00" + transcript_hash
+    content = (_SERVER_PREFIX if own is Purpose.SERVER else _CLIENT_PREFIX) + transcript_hash
+    return CertificateVerify(scheme.code_point, provider.sign(key, scheme, content)).encode()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pqtls import client_certificate
 from pqtls import extensions as ext
 from pqtls.client_certificate import NotAsked, ShowCredential, ShowNone, read_request
 from pqtls.errors import Alert, DecodeError, NegotiationRefused, PeerError, ProtocolViolation
@@ -111,3 +114,36 @@ def test_nothing_is_shown_before_the_server_has_proven_who_it_is() -> None:
         assert [message.type for message in server.messages] == kinds
         shown = Certificate.parse(server.messages[1].body).entries
         assert [entry.certificate for entry in shown] == ([] if credential is None else [pki.leaf("client").der])
+
+
+def test_requests_one_after_another_are_each_read_as_what_they_say() -> None:
+    config = pki.client_config(credential=_CREDENTIAL)
+    names = [(b"0" + bytes((number,)) * 3,) for number in range(20)]
+    for wanted in (*names, *names):
+        request = certificate_request(extensions={13: b"\x00\x02\x09\x06", 47: ext.write_authorities(wanted)})
+        assert read_request(request[4:], config) == ShowCredential(_CREDENTIAL, wanted, PROVIDER)
+    assert client_certificate._parse_request.cache_info().currsize <= 8
+
+
+def test_a_request_that_is_wrong_is_refused_each_time() -> None:
+    for _ in range(3):
+        with pytest.raises(ProtocolViolation, match="no signature_algorithms"):
+            read_request(certificate_request(extensions={})[4:], pki.client_config())
+
+
+@given(st.integers(0, 2**16), st.integers(0, 7))
+def test_a_request_with_any_bit_changed_is_never_taken_for_the_one_that_was_read_before(place: int, bit: int) -> None:
+    names = (pki.root().certificate.subject.public_bytes(),)
+    body = certificate_request(extensions={13: b"\x00\x02\x09\x06", 47: ext.write_authorities(names)})[4:]
+    place %= len(body)
+    changed = body[:place] + bytes((body[place] ^ 1 << bit,)) + body[place + 1 :]
+    parse = client_certificate._parse_request
+    assert parse(body) == parse.__wrapped__(body) == ((0x0906,), names)
+    try:
+        expected = parse.__wrapped__(changed)
+    except PeerError as error:
+        with pytest.raises(type(error)) as caught:
+            parse(changed)
+        assert str(caught.value) == str(error)
+    else:
+        assert parse(changed) == expected

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pqtls import ServerConnection
 from pqtls.connection import Connection
-from pqtls.errors import Alert, DecodeError, MisuseError, NotTls, ProtocolViolation
+from pqtls.errors import Alert, DecodeError, MisuseError, NotTls, PeerError, ProtocolViolation
 from pqtls.events import ApplicationData, HandshakeCompleted
 from pqtls.messages import EncryptedExtensions
 from pqtls.record import MAX_FRAGMENT, ContentType
@@ -326,3 +331,39 @@ def test_an_unknown_content_type_before_the_padding_is_not_taken_for_padding(ext
     with pytest.raises(ProtocolViolation) as caught:
         client.receive_data(record)
     assert caught.value.alert is Alert.UNEXPECTED_MESSAGE
+
+
+# -- what is left of it -----------------------------------------------------------------------------------------------
+
+
+def _junk(server: Connection) -> None:
+    server.receive_data(b"junk")
+
+
+def _cut(server: Connection) -> None:
+    server.receive_eof()
+
+
+def _broken_record(server: Connection) -> None:
+    record = b"\x17\x03\x03\x00\x20" + bytes(32)
+    server.open_into(memoryview(record), memoryview(bytearray(len(record))))
+
+
+@pytest.mark.parametrize(("fails", "handshaken"), [(_junk, False), (_cut, False), (_cut, True), (_broken_record, True)])
+def test_a_connection_that_died_is_freed_at_once_and_not_when_a_garbage_collector_looks(
+    fails: Callable[[Connection], None], handshaken: bool
+) -> None:
+    """It has some hundred KB of keys and certificates, of which that collector sees a few objects: strangers must not
+    be able to pile them up.
+    """
+    server: Connection | None = pki.connected()[1] if handshaken else ServerConnection(pki.server_config())
+    assert server is not None
+    freed = weakref.ref(server)
+    gc.disable()
+    try:
+        with contextlib.suppress(PeerError):
+            fails(server)
+        server = None
+        assert freed() is None
+    finally:
+        gc.enable()

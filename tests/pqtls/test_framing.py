@@ -109,3 +109,27 @@ def test_a_plain_record_of_2_to_14_bytes_is_the_longest() -> None:
     with pytest.raises(ProtocolViolation) as caught:
         read_plain_record(b"\x16\x03\x03\x40\x01", first=False)
     assert caught.value.alert is Alert.RECORD_OVERFLOW
+
+
+@pytest.mark.parametrize("size", [1, 5, 4096])
+def test_what_was_taken_is_not_kept(size: int) -> None:
+    stream = write_message(HandshakeType.CERTIFICATE, bytes(4000)) + write_message(HandshakeType.FINISHED, bytes(48))
+    joiner = HandshakeJoiner()
+    for start in range(0, len(stream), size):
+        joiner.feed(stream[start : start + size])
+        while joiner.next_message() is not None:
+            pass
+    assert joiner.is_empty
+    assert len(joiner._buffer) == 0
+
+
+def test_a_message_is_taken_whole_whatever_is_done_to_the_one_before_it() -> None:
+    first, second = write_message(HandshakeType.FINISHED, b"a" * 48), write_message(HandshakeType.KEY_UPDATE, b"\x01")
+    joiner = HandshakeJoiner()
+    joiner.feed(first + second[:2])
+    assert joiner.next_message() == HandshakeMessage(20, b"a" * 48, first)
+    assert not joiner.is_empty
+    assert joiner.next_message() is None
+    joiner.feed(second[2:])
+    assert joiner.next_message() == HandshakeMessage(24, b"\x01", second)
+    assert joiner.is_empty

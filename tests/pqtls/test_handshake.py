@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pqtls import handshake
 from pqtls.certificates import Purpose
 from pqtls.chain_cache import ChainCache
 from pqtls.errors import Alert, CertificateRefused, IdentityRefused, ProtocolViolation
@@ -83,3 +84,11 @@ def test_an_extension_of_any_entry_that_we_did_not_ask_for_is_refused(kind: int,
     with pytest.raises(ProtocolViolation) as caught:
         check_certificate_entries(Certificate(b"", (CertificateEntry(b"x", {}), CertificateEntry(b"y", {kind: b""}))))
     assert caught.value.alert is alert
+
+
+def test_a_prepared_certificate_is_the_one_made_anew_and_few_are_kept() -> None:
+    chains = [(bytes((number,)) * 40,) for number in range(9)] + [(b"leaf", b"issuer"), ()]
+    for chain in (*chains, *chains):
+        anew = Certificate(b"", tuple(CertificateEntry(der, {}) for der in chain)).encode()
+        assert handshake._certificate_message(chain) == anew
+    assert handshake._certificate_message.cache_info().currsize <= 4

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
+from inspect import signature
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pqtls import key_schedule
 from pqtls.key_schedule import EarlySecret, HandshakeSecrets, TrafficSecret, hkdf_expand_label
 from pqtls.provider_cryptography import PROVIDER
 from pqtls.record import ContentType, RecordOpener, RecordSealer
-from pqtls.suites import TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384
+from pqtls.suites import CIPHER_SUITES, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, CipherSuite
 from pqtls.transcript import Transcript
+from pqtls.wire import uint16, vector
 from tests.support.rfc8448 import read_section_3
 
 _FILE = Path(__file__).with_name("rfc8448_section3.json")
@@ -151,3 +157,48 @@ def test_no_secret_is_ever_printed() -> None:
         if name.endswith(("_secret", "_key", "_iv")):
             assert value.hex() not in shown
             assert repr(value) not in shown
+
+
+@given(
+    st.text("abc xyz", max_size=12),
+    st.binary(max_size=48),
+    st.integers(1, 255 * 32),
+    st.binary(min_size=32, max_size=48),
+)
+def test_a_prepared_label_is_the_label_made_anew(label: str, context: bytes, length: int, secret: bytes) -> None:
+    info = uint16(length) + vector(1, b"tls13 " + label.encode()) + vector(1, context)
+    for _ in range(2):  # made, and prepared
+        assert hkdf_expand_label(PROVIDER, "sha256", secret, label, context, length) == PROVIDER.hkdf_expand(
+            "sha256", secret, info, length
+        )
+
+
+@pytest.mark.parametrize("suite", CIPHER_SUITES.values(), ids=lambda suite: suite.name)
+def test_without_a_pre_shared_key_the_schedule_begins_with_the_constant_of_its_hash(suite: CipherSuite) -> None:
+    zeros = bytes(suite.hash_length)
+    prepared = EarlySecret.without_psk(suite, PROVIDER)
+    assert prepared._stage.secret == PROVIDER.hkdf_extract(suite.hash_name, zeros, zeros)
+    assert prepared == EarlySecret.with_psk(suite, PROVIDER, zeros)
+    assert prepared is EarlySecret.without_psk(suite, PROVIDER)
+    assert prepared._stage.suite is suite
+
+
+def test_what_is_kept_for_later_handshakes_is_bounded_and_holds_no_secret() -> None:
+    for number in range(200):
+        _secret(RFC["master_secret"]).export(f"label {number}", b"", 32)
+    for kept in (key_schedule._info, key_schedule._hash_of_nothing, key_schedule._without_psk):
+        limit = kept.cache_parameters()["maxsize"]
+        assert limit is not None
+        assert kept.cache_info().currsize <= limit <= 64
+    # Neither takes a secret, so neither can keep one.
+    assert list(signature(key_schedule._info).parameters) == ["label", "length", "context_length"]
+    assert list(signature(key_schedule._hash_of_nothing).parameters) == ["hash_name"]
+    assert list(signature(key_schedule._without_psk).parameters) == ["suite", "provider"]
+
+
+@pytest.mark.parametrize("suite", CIPHER_SUITES.values(), ids=lambda suite: suite.name)
+def test_finished_is_the_hmac_of_the_transcript_under_the_finished_key(suite: CipherSuite) -> None:
+    for number in range(8):
+        secret, digest = bytes((number,)) * suite.hash_length, bytes((number + 1,)) * suite.hash_length
+        key = hkdf_expand_label(PROVIDER, suite.hash_name, secret, "finished", b"", suite.hash_length)
+        assert TrafficSecret(suite, PROVIDER, secret).finished(digest) == hmac.digest(key, digest, suite.hash_name)

@@ -7,6 +7,7 @@ IETF's come with the package cryptography-vectors. The vectors of our private gr
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import json
@@ -52,8 +53,11 @@ def _kem_share(name: str, seed: bytes) -> PrivateShare:
     """The initiator's half that this seed (d, z) gives."""
     if name == "cryptography":
         return _KemShare(mlkem.MLKEM1024PrivateKey.from_seed_bytes(seed))
-    kem = liboqs()._oqs.KeyEncapsulation("ML-KEM-1024")
-    return provider_liboqs._KemShare(kem, kem.generate_keypair_seed(seed))
+    provider = liboqs()
+    with provider._oqs.KeyEncapsulation("ML-KEM-1024") as maker:
+        public = maker.generate_keypair_seed(seed)
+        secret_key = ctypes.create_string_buffer(maker.export_secret_key())
+    return provider_liboqs._KemShare(provider._kems[Agreement.ML_KEM_1024], public, secret_key)
 
 
 # -- ML-KEM-1024 ----------------------------------------------------------------------------------------------------

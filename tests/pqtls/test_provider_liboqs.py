@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,6 +176,7 @@ class FakeSignature:
 )
 def test_a_library_that_does_not_take_the_seed_or_keeps_it_signs_nothing(restored: int, complaint: str) -> None:
     native = SimpleNamespace(
+        OQS_MEM_cleanse=None,
         OQS_randombytes_custom_algorithm=lambda _callback: None,
         OQS_randombytes_switch_algorithm=lambda _name: restored,
     )
@@ -182,19 +184,78 @@ def test_a_library_that_does_not_take_the_seed_or_keeps_it_signs_nothing(restore
         is_kem_enabled=lambda _name: True,
         is_sig_enabled=lambda _name: True,
         Signature=FakeSignature,
+        KeyEncapsulation=lambda _name: None,
         native=lambda: native,
     )
     with pytest.raises(UnusableLibraryError, match=complaint):
         LiboqsProvider(module).sign(pki.leaf("server").key, MLDSA87, MESSAGE)
 
 
-def test_a_decapsulation_that_fails_is_an_invalid_share_and_the_key_is_wiped_all_the_same() -> None:
-    freed: list[bool] = []
+class FakeKem:
+    """Stands for a liboqs that cannot be had: one that fails to decapsulate."""
 
-    def fail(_ciphertext: bytes) -> bytes:
+    def __init__(self, _name: str) -> None:
+        self.secret_key: ctypes.Array[ctypes.c_char] | None = None
+
+    def generate_keypair(self) -> bytes:
+        self.secret_key = ctypes.create_string_buffer(b"secret", 6)
+        return b"public"
+
+    def decap_secret(self, _ciphertext: bytes) -> bytes:
         raise RuntimeError("Can not decapsulate secret")
 
-    kem = SimpleNamespace(length_ciphertext=4, decap_secret=fail, free=lambda: freed.append(True))
-    with pytest.raises(InvalidShare, match="decapsulate"):
-        provider_liboqs._KemShare(kem, b"").finish(b"four")
-    assert freed == [True]
+
+def _provider_over_fakes() -> LiboqsProvider:
+    def cleanse(target: ctypes.Array[ctypes.c_char], size: int) -> None:
+        ctypes.memset(target, 0, size)
+
+    return LiboqsProvider(
+        SimpleNamespace(
+            is_kem_enabled=lambda _name: True,
+            is_sig_enabled=lambda _name: True,
+            Signature=FakeSignature,
+            KeyEncapsulation=FakeKem,
+            native=lambda: SimpleNamespace(OQS_MEM_cleanse=cleanse),
+        )
+    )
+
+
+def _share() -> provider_liboqs._KemShare:
+    share = _provider_over_fakes().generate_share(Agreement.ML_KEM_1024)
+    assert isinstance(share, provider_liboqs._KemShare)
+    return share
+
+
+@pytest.mark.parametrize(("size", "complaint"), [(1568, "decapsulate"), (1567, "1567 bytes, not 1568")])
+def test_a_decapsulation_that_fails_is_an_invalid_share_and_the_key_is_wiped_all_the_same(
+    size: int, complaint: str
+) -> None:
+    share = _share()
+    key = share.secret_key
+    assert key.raw == b"secret"
+    with pytest.raises(InvalidShare, match=complaint):
+        share.finish(bytes(size))
+    assert key.raw == bytes(6)
+
+
+def test_the_key_of_a_handshake_that_came_to_nothing_is_wiped() -> None:
+    share = _share()
+    key = share.secret_key
+    del share
+    assert key.raw == bytes(6)
+
+
+def test_a_share_is_used_once_and_is_not_printed() -> None:
+    share = _share()
+    assert "secret" not in repr(share)
+    with pytest.raises(InvalidShare):
+        share.finish(b"")
+    with pytest.raises(MisuseError, match="used once"):
+        share.finish(bytes(1568))
+
+
+def test_shares_that_are_made_before_others_are_used_keep_their_own_keys(other: LiboqsProvider) -> None:
+    shares = [other.generate_share(algorithm) for algorithm in (*KEMS, *KEMS)]
+    for algorithm, share in zip((*KEMS, *KEMS), shares, strict=True):
+        answer = PROVIDER.answer_share(algorithm, share.public)
+        assert share.finish(answer.share) == answer.secret

@@ -10,8 +10,9 @@ import pytest
 
 import pqtls
 from pqtls import extensions as ext
+from pqtls import server
 from pqtls.errors import Alert, DecodeError, ProtocolViolation
-from pqtls.extensions import KeyShareEntry
+from pqtls.extensions import ExtensionType, KeyShareEntry
 from pqtls.framing import HandshakeType
 from pqtls.groups import X25519MLKEM768, X25519MLKEM1024, generate
 from pqtls.messages import (
@@ -25,6 +26,7 @@ from pqtls.messages import (
 from pqtls.profiles import COMPAT, QBITEL
 from pqtls.provider_cryptography import PROVIDER
 from pqtls.record import ContentType
+from pqtls.signatures import ECDSA_SECP384R1_SHA384, MLDSA87
 from pqtls.suites import TLS_AES_128_GCM_SHA256, TLS_CHACHA20_POLY1305_SHA256, CipherSuite
 from pqtls.wire import uint16, uint16_list, vector
 from tests.support import pki
@@ -232,3 +234,24 @@ def test_a_second_hello_with_other_shares_than_the_one_asked_for_is_an_illegal_p
         with refused(client, *_ILLEGAL) as caught:
             client.send(second_hello(client, key_share=shares).encode())
         assert "exactly one share of X25519MLKEM1024" in str(caught.value)
+
+
+def test_a_prepared_request_is_the_one_made_anew_and_few_are_kept() -> None:
+    for number in range(20):
+        names = (bytes((number,)) * 5, b"another")
+        for schemes in ((MLDSA87,), (MLDSA87, ECDSA_SECP384R1_SHA384)):
+            extensions = {
+                ExtensionType.SIGNATURE_ALGORITHMS: ext.write_code_points(tuple(one.code_point for one in schemes)),
+                ExtensionType.CERTIFICATE_AUTHORITIES: ext.write_authorities(names),
+            }
+            for _ in range(2):
+                assert server._certificate_request(schemes, names) == CertificateRequest(b"", extensions).encode()
+    assert server._certificate_request.cache_info().currsize <= 8
+
+
+def test_servers_in_one_process_ask_each_for_its_own_authorities() -> None:
+    for trust in (pki.trust(), pki.trust(pki.root(), pki.root("Another Root")), pki.trust()):
+        peer = before_certificate(trust=trust)
+        (request,) = [one for one in peer.messages if one.type == HandshakeType.CERTIFICATE_REQUEST]
+        content = CertificateRequest.parse(request.body).extensions[ExtensionType.CERTIFICATE_AUTHORITIES]
+        assert ext.read_authorities(content) == trust.names

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pqtls.errors import Alert, DecodeError
-from pqtls.wire import Reader, read_uint16_list, uint16, uint16_list, vector
+from pqtls.wire import Reader, read_uint16_list, tagged_vector, uint16, uint16_list, vector
 
 
 @given(st.binary(max_size=300), st.sampled_from([2, 3]))
@@ -77,3 +80,49 @@ def test_a_nested_reader_ends_where_its_vector_ends() -> None:
 def test_a_list_of_code_points_that_is_empty_or_odd_is_a_decode_error(content: bytes) -> None:
     with pytest.raises(DecodeError):
         read_uint16_list(Reader(content, "test"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**16 - 1), st.binary(max_size=40)), max_size=6))
+def test_tagged_vectors_come_back_as_they_were_written(pairs: list[tuple[int, bytes]]) -> None:
+    reader = Reader(b"x" + b"".join(tagged_vector(tag, content) for tag, content in pairs), "test")
+    reader.take(1)
+    assert reader.tagged_vectors() == pairs
+    reader.finish()
+
+
+@given(st.integers(0, 2**16 - 1), st.binary(max_size=300))
+def test_a_tagged_vector_is_a_code_point_and_a_vector(tag: int, content: bytes) -> None:
+    assert tagged_vector(tag, content) == uint16(tag) + vector(2, content)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**16 - 1), st.binary(max_size=20)), min_size=1, max_size=3), st.data())
+def test_tagged_vectors_cut_anywhere_but_between_two_are_a_decode_error(
+    pairs: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    written = [tagged_vector(tag, content) for tag, content in pairs]
+    whole = b"".join(written)
+    cut = data.draw(st.integers(1, len(whole) - 1))
+    ends = {sum(map(len, written[:count])): count for count in range(len(written) + 1)}
+    reader = Reader(whole[:cut], "Test")
+    if cut in ends:
+        assert reader.tagged_vectors() == pairs[: ends[cut]]
+    else:
+        with pytest.raises(DecodeError, match="Test is cut short"):
+            reader.tagged_vectors()
+
+
+@given(st.binary(max_size=60))
+def test_of_any_bytes_tagged_vectors_are_all_or_a_decode_error(data: bytes) -> None:
+    try:
+        pairs = Reader(data, "test").tagged_vectors()
+    except DecodeError:
+        return
+    assert b"".join(tagged_vector(tag, content) for tag, content in pairs) == data
+
+
+@pytest.mark.parametrize("read", [lambda reader: reader.uint(3), lambda reader: reader.vector(3)])
+def test_an_integer_or_a_length_that_is_cut_short_is_a_decode_error_that_says_how(
+    read: Callable[[Reader], Any],
+) -> None:
+    with pytest.raises(DecodeError, match="Test is cut short: 3 bytes wanted, 2 left"):
+        read(Reader(b"ab", "Test"))
