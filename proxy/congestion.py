@@ -7,6 +7,7 @@ every process may choose, sends what it is given. Towards other machines the hos
 
 from __future__ import annotations
 
+import functools
 import socket
 from typing import Final
 
@@ -24,7 +25,14 @@ def is_loopback(host: str) -> bool:
 def unpace(sock: socket.socket, paced: tuple[bytes, ...] = PACED) -> None:
     """Take `sock`, which connects or listens within this machine, off an algorithm that begins as one of `paced`.
 
-    To be called before it connects or listens: pacing that has begun stays. Raises OSError.
+    To be called while it is new, before it connects or listens: pacing that has begun stays. Raises OSError.
     """
-    if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _NAME_SIZE).startswith(paced):
+    if _begins_with_one_of(paced):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _UNPACED)
+
+
+@functools.lru_cache(maxsize=4)
+def _begins_with_one_of(paced: tuple[bytes, ...]) -> bool:
+    """Whether a new socket of this process begins with one of them: asked once, it is the network namespace's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        return probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _NAME_SIZE).startswith(paced)

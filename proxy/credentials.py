@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -54,11 +55,15 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A credential and a state of trust, and the configurations made of them (kept, because connections share them)."""
+    """A credential and a state of trust, and the configurations made of them (kept, because connections share them).
+
+    `certificates_id` stands for the chain that we show: whoever has to remember by which one needs no 15 KB for it.
+    """
 
     credential: Credential
     trust: TrustAnchors
     settings: TlsSettings
+    certificates_id: bytes = field(init=False, repr=False)
     mesh_client: ClientConfig = field(init=False)
     tunnel_client: ClientConfig = field(init=False)
     move_client: ClientConfig = field(init=False)
@@ -86,6 +91,9 @@ class Bundle:
         move = (names.ALPN_MOVE,)
         client = functools.partial(ClientConfig, server_name=self.settings.server_name)
         server = functools.partial(ServerConfig, tickets=self.settings.tickets)
+        # Of fixed size each, so that no two chains look alike.
+        each = [hashlib.sha256(certificate).digest() for certificate in self.credential.chain]
+        put("certificates_id", hashlib.sha256(b"".join(each)).digest())
         put("mesh_client", client(**mesh(alpn=single, require_alpn=True)))
         put("tunnel_client", client(**mesh(alpn=both, require_alpn=True)))
         put("foreign_client", client(**common(alpn=single)))

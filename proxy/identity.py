@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Final
 
 from mesh.spiffe import InvalidSpiffeId, SpiffeId
 from pqtls.errors import IdentityRefused
+
+# A workload has few peers, and each of their handshakes asks. An id has at most 2 KB.
+_parse: Final = functools.lru_cache(maxsize=512)(SpiffeId.parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class IdentityRule:
     def __call__(self, uri: str) -> None:
         """Return where the peer with the verified `uri` is welcome; raise IdentityRefused where it is not."""
         try:
-            identity = SpiffeId.parse(uri)
+            identity = _parse(uri)
         except InvalidSpiffeId as error:
             raise IdentityRefused(
                 f"the peer's certificate names no SPIFFE identity: {error}", reason="no_identity"

@@ -5,7 +5,6 @@ The peer's identity is settled in the handshake, before the application hears of
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import socket
@@ -60,7 +59,7 @@ async def _inbound(
     if mode is MTLSMode.DISABLE:
         live.record.received_as("bytes")
         return await _as_it_came(listener, services, wire, live, destination, b"")
-    spoken, first = await _first_bytes(services, wire, mode, destination.port)
+    spoken, first = await _first_bytes(services, wire, live.record.source.host, mode, destination.port)
     live.record.received_as(_SPOKEN[spoken] if first else "silent")
     if spoken is Sniffed.OUR_TLS:
         return await _through_tls(listener, services, wire, live, destination, first)
@@ -69,31 +68,36 @@ async def _inbound(
     return await _refuse(listener, services, wire, live, spoken, first)
 
 
-async def _first_bytes(services: Services, wire: socket.socket, mode: MTLSMode, port: int) -> tuple[Sniffed, bytes]:
+async def _first_bytes(
+    services: Services, wire: socket.socket, source: str, mode: MTLSMode, port: int
+) -> tuple[Sniffed, bytes]:
     """Read until it is clear what the client speaks; return that and what was read.
 
     A silent client is an ordinary one where plaintext is welcome: in many protocols the server speaks first.
     """
-    limits = services.limits
+    limits, waits = services.limits, services.waits
     permissive = mode is MTLSMode.PERMISSIVE
     if not permissive:
         patience = limits.first_bytes_timeout
     else:
         patience = limits.server_first_timeout if services.gate.is_server_first(port) else limits.peek_timeout
     first = b""
-    spoken = Sniffed.NEED_MORE
     try:
-        with services.unfinished.place(sockets.peer_name(wire).host):
-            async with asyncio.timeout(patience) as deadline:
-                while spoken is Sniffed.NEED_MORE:
-                    data = await services.loop.sock_recv(wire, _READ_SIZE)
-                    if not data:
-                        return Sniffed.NOT_TLS, first
-                    if not first:
-                        # Now that it has begun, it gets the full time to finish its hello.
-                        deadline.reschedule(services.loop.time() + limits.first_bytes_timeout)
-                    first += data
-                    spoken = sniff(first, _OUR_PROTOCOLS)
+        with services.unfinished.place(source):
+            with waits.at_most(patience):
+                first = await waits.receive(wire, _READ_SIZE)
+            if not first:
+                return Sniffed.NOT_TLS, first
+            spoken = sniff(first, _OUR_PROTOCOLS)
+            if spoken is Sniffed.NEED_MORE:
+                # Now that it has begun, it gets the full time to finish its hello.
+                with waits.at_most(limits.first_bytes_timeout):
+                    while spoken is Sniffed.NEED_MORE:
+                        data = await waits.receive(wire, _READ_SIZE)
+                        if not data:
+                            return Sniffed.NOT_TLS, first
+                        first += data
+                        spoken = sniff(first, _OUR_PROTOCOLS)
     except TimeoutError:
         if permissive:
             return Sniffed.NOT_TLS, first
@@ -173,8 +177,8 @@ async def _tell_refused(
         return
     connection.abort(Alert.ACCESS_DENIED)
     with contextlib.suppress(OSError):  # it is gone already, and refused all the same
-        await services.loop.sock_sendall(wire, connection.data_to_send())
-    await sockets.close_after_alert(services.loop, wire, _ALERT_SECONDS)
+        await services.waits.send_all(wire, connection.data_to_send())
+    await sockets.close_after_alert(services.waits, wire, _ALERT_SECONDS)
 
 
 async def _become_tunnel(
@@ -188,7 +192,7 @@ async def _become_tunnel(
 ) -> None:
     """Hand the connection over: its streams go to where it was going itself, or where each of them says."""
     application = await sockets.address_of(services.loop, destination)
-    peer = sockets.peer_name(wire)
+    peer = live.record.source
     live.record.becomes_tunnel()
     kept = ServedTunnel(
         services, result.event, live.record, peer=peer, application=application,
@@ -207,7 +211,7 @@ async def _move(
 ) -> Verdict | None:
     """A stream of a tunnel wants to go on in this connection."""
     try:
-        with services.unfinished.place(sockets.peer_name(wire).host):
+        with services.unfinished.place(live.record.source.host):
             found = await moving.answer(services, services.movable, wire, connection, result)
     except TimeoutError:
         raise Refused(
@@ -217,7 +221,7 @@ async def _move(
         live.record.becomes_tunnel()
         live.record.abandon()  # its bytes are in the record of the connection that moves
         return None
-    await sockets.close_after_alert(services.loop, wire, _ALERT_SECONDS)
+    await sockets.close_after_alert(services.waits, wire, _ALERT_SECONDS)
     return reasons.MOVED_NOTHING
 
 
@@ -260,7 +264,7 @@ async def _dial_application(
 ) -> socket.socket:
     """Connect to the application; behind interception, from an address that its rules let through."""
     source = _source(listener, destination, client)
-    return await sockets.connect(services.loop, destination, services.limits.connect_timeout, source=source)
+    return await sockets.connect(services.waits, destination, services.limits.connect_timeout, source=source)
 
 
 def _source(listener: ListenerConfig, destination: Endpoint, client: str) -> str | None:

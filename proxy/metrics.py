@@ -22,6 +22,7 @@ from mesh.spiffe import InvalidSpiffeId, SpiffeId
 from proxy import reasons
 from proxy.config import Direction, WorkloadConfig
 from proxy.reasons import Flag
+from proxy.tally import Level, Tally
 
 # Identities of peers that get a label of their own in one process; those beyond are counted together as "other".
 MAX_PRINCIPALS: Final = 256
@@ -51,29 +52,6 @@ _ISTIO_LABELS: Final = (
     "response_flags",
     "connection_security_policy",
 )
-
-
-class Tally:
-    """One series, whose changes are added up here until somebody looks.
-
-    prometheus_client takes a lock for each change, and every connection causes ten.
-    """
-
-    __slots__ = ("_series", "_unsaid")
-
-    def __init__(self, series: Counter | Gauge) -> None:
-        self._series = series
-        self._unsaid: float = 0
-
-    def inc(self, amount: float = 1) -> None:
-        """Add `amount`, which is negative where a gauge falls."""
-        self._unsaid += amount
-
-    def settle(self) -> None:
-        """Tell prometheus_client."""
-        if self._unsaid:
-            self._series.inc(self._unsaid)
-            self._unsaid = 0
 
 
 class _BeforeReading(Collector):
@@ -122,7 +100,7 @@ class Metrics:
         # They would double every series for a value that nobody plots.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
-        self._tallies: list[Tally] = []
+        self._tallies: list[Tally | Level] = []
         # What brings the numbers up to date before they are read; more than settle() where more is left to do.
         self.before_reading: Callable[[], None] = self.settle
         registry.register(_BeforeReading(self))
@@ -184,12 +162,15 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.handshake_queue = Gauge(
-            "qbitel_handshake_queue",
-            "Steps of handshakes that wait for their turn between those of the data path.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self.handshake_queue = Level(
+            Gauge(
+                "qbitel_handshake_queue",
+                "Steps of handshakes that wait for their turn between those of the data path.",
+                registry=registry,
+                multiprocess_mode="livesum",
+            )
         )
+        self._tallies.append(self.handshake_queue)
         self._plaintext = Counter(
             "qbitel_plaintext_connections",
             "Connections that passed without TLS of the mesh: PERMISSIVE or DISABLE inbound, passthrough outbound.",
@@ -227,6 +208,10 @@ class Metrics:
         self._streams_now = {direction: self.tally(self._streams.labels(direction.value)) for direction in Direction}
         self._open_now = {direction: self.tally(self._open.labels(direction.value)) for direction in Direction}
         self._tcp: dict[tuple[Direction, str, str, bool], TcpCounters] = {}
+        # labels() costs more than all else that is counted of a handshake.
+        self._handshakes_of: dict[tuple[Direction, str, str, str, str], Tally] = {}
+        self._seconds_of: dict[Direction, Histogram] = {}
+        self._resumptions_of: dict[Direction, Tally] = {}
         self._principals: set[str] = set()
 
     def tally(self, series: Counter | Gauge) -> Tally:
@@ -243,15 +228,26 @@ class Metrics:
     def handshake(self, direction: Direction, profile: str, group: str, signature: str, result: str) -> None:
         """One handshake ended; `group` and `signature` are "-" where none was agreed on."""
         outcome = result if result == "ok" else reasons.slug(result)
-        self._handshakes.labels(profile, group, signature, direction.value, outcome).inc()
+        key = (direction, profile, group, signature, outcome)
+        tally = self._handshakes_of.get(key)
+        if tally is None:
+            series = self._handshakes.labels(profile, group, signature, direction.value, outcome)
+            tally = self._handshakes_of[key] = self.tally(series)
+        tally.inc()
 
     def handshake_took(self, direction: Direction, seconds: float) -> None:
         """One handshake was completed in `seconds`."""
-        self._handshake_seconds.labels(direction.value).observe(seconds)
+        series = self._seconds_of.get(direction)
+        if series is None:
+            series = self._seconds_of[direction] = self._handshake_seconds.labels(direction.value)
+        series.observe(seconds)
 
     def resumed(self, direction: Direction) -> None:
         """One of the completed handshakes resumed a session."""
-        self._resumptions.labels(direction.value).inc()
+        tally = self._resumptions_of.get(direction)
+        if tally is None:
+            tally = self._resumptions_of[direction] = self.tally(self._resumptions.labels(direction.value))
+        tally.inc()
 
     def refused(self, direction: Direction, reason: str) -> None:
         """One connection was refused."""

@@ -82,13 +82,16 @@ async def _to_any_server(
     """To the listener's target, which need not be a sidecar of ours."""
     destination = destination_of(services, application, listener)
     live.record.going_to(destination)
-    connected = await sockets.connect(services.loop, destination, services.limits.connect_timeout)
+    connected = await sockets.connect(services.waits, destination, services.limits.connect_timeout)
     with reset_unless_closed(connected) as wire:
         bundle = services.credentials.current
-        key = (destination, bundle.settings.accept_identity, bundle.credential.chain)
+        key = (destination, bundle.settings.accept_identity, bundle.certificates_id)
         sessions = services.sessions.take(key, bundle.settings.now())
-        connection = ClientConnection(dataclasses.replace(bundle.foreign_client, sessions=sessions))
-        result = await secure(services, live.record, wire, connection)
+        asked = bundle.foreign_client
+        if sessions:
+            asked = dataclasses.replace(asked, sessions=sessions)
+        connection = ClientConnection(asked)
+        result = await secure(services, live.record, wire, connection, hold_last=True)
         keep = functools.partial(services.sessions.keep, key)
         for session in result.sessions:
             keep(session)

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from pqtls import Session
@@ -24,10 +24,11 @@ from proxy.reactor import Reactor
 from proxy.reasons import Flag, Verdict
 from proxy.record import ConnectionRecord, Sinks
 from proxy.registry import SWEEP_SECONDS, LiveConnection, Registry
-from proxy.relay import relay
+from proxy.relaying import relay
 from proxy.sessions import SessionStore
 from proxy.tunnels.buffers import TunnelBuffers
 from proxy.unfinished import Unfinished
+from proxy.waits import Waits
 
 if TYPE_CHECKING:
     from proxy.tunnels.moving import Movable
@@ -59,6 +60,10 @@ class Services:
     movable: Movable
     gate: Gate
     tunnels: TunnelPool | None  # None: each connection has a TLS connection of its own
+    waits: Waits = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "waits", Waits(self.loop, self.reactor))
 
     def has_too_many_strangers(self) -> bool:
         """Whether handshakes wait for their turn, or as many are under way as there may be."""
@@ -134,25 +139,30 @@ async def secure(
     connection: HandshakingConnection,
     *,
     first: bytes = b"",
+    hold_last: bool = False,
 ) -> HandshakeResult:
-    """The handshake phase. A failure is counted, its alert gets time to arrive, and `sock` is closed."""
+    """The handshake phase. A failure is counted, its alert gets time to arrive, and `sock` is closed.
+
+    `hold_last` as in handshake(): for who goes on with carry() at once.
+    """
     # Outbound, it is our own application that asks: nobody outside can make there be many, nor make them go.
     strangers = record.direction is Direction.INBOUND
     source = record.source.host if strangers else ""
     try:
         with services.unfinished.place(source) if strangers else contextlib.nullcontext():
             result = await handshake(
-                services.loop,
+                services.waits,
                 sock,
                 connection,
                 timeout=services.limits.handshake_timeout,
                 first=first,
                 our_turn=lambda: services.handshakes.turn(source),
+                hold_last=hold_last,
             )
     except (PeerError, HandshakeFailed) as error:
         record.handshake_failed(error.reason)
         if isinstance(error, PeerError) and error.alert is not None:
-            await sockets.close_after_alert(services.loop, sock, _ALERT_SECONDS)
+            await sockets.close_after_alert(services.waits, sock, _ALERT_SECONDS)
         raise
     record.identified_as(connection_id(connection))
     record.handshake_completed(result)
@@ -187,11 +197,17 @@ async def carry(
     return reasons.of_outcome(outcome, services.limits.idle_timeout)
 
 
-@contextlib.contextmanager
-def reset_unless_closed(sock: socket.socket) -> Iterator[socket.socket]:
-    """Whatever leaves this block, `sock` is closed behind it: by whoever closed it in order, or else by RST."""
-    try:
-        yield sock
-    finally:
-        if sock.fileno() >= 0:
-            sockets.reset(sock)
+class reset_unless_closed:  # noqa: N801  # read as what it does
+    """A block for `with`, behind which `sock` is closed: in order by somebody inside, or else by RST."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __enter__(self) -> socket.socket:
+        return self._sock
+
+    def __exit__(self, *_error: object) -> None:
+        if self._sock.fileno() >= 0:
+            sockets.reset(self._sock)

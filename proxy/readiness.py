@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.life import Stop
 
 if TYPE_CHECKING:
-    from proxy.server import Bound
+    from proxy.binding import Bound
 
 STARTING: Final = "starting"
 DRAINING: Final = "draining"

@@ -17,7 +17,7 @@ from proxy.config import Direction, Endpoint
 from proxy.endings import Endings
 from proxy.handshake import HandshakeResult
 from proxy.metrics import Metrics, TcpCounters
-from proxy.prepared_lines import PreparedLines
+from proxy.prepared_lines import OF_CONNECTION, OF_HANDSHAKE, OF_STREAM, PreparedLines
 from proxy.printable import printable
 from proxy.reasons import CLOSED, Verdict
 from proxy.refusals import RefusalLog
@@ -133,13 +133,13 @@ class ConnectionRecord:
     def handshake_completed(self, result: HandshakeResult) -> None:
         """TLS stands: count it, and write the "handshake" line."""
         event = self._event = result.event
-        self._handshake_ms = result.seconds * 1000
+        self._handshake_ms = round(result.seconds * 1000, 3)
         metrics = self._sinks.metrics
         metrics.handshake(self._direction, event.profile, event.group, event.signature_scheme, "ok")
         metrics.handshake_took(self._direction, result.seconds)
         if event.resumed:
             metrics.resumed(self._direction)
-        self._sinks.access_log.write({**self._head("handshake", _written(self._sinks.now())), **self._negotiated()})
+        self._write_handshake_line(event, self._handshake_ms)
 
     def handshake_failed(self, reason: str) -> None:
         """The handshake was refused by one of the two sides."""
@@ -201,22 +201,39 @@ class ConnectionRecord:
             **self._at_the_gate(),
         }
 
-    def _write_last_line(self, verdict: Verdict, when: datetime.datetime, ended: float) -> None:
-        time = _written(when)
-        duration_ms = round((ended - self._opened) * 1000, 3)
-        sinks, notes = self._sinks, self._notes
-        # Of a stream of a tunnel that ended well, as nearly all do, only this is its own.
-        if sinks.prepared is None or verdict is not CLOSED or self._handshake_ms is not None or not self._connection_id:
-            sinks.access_log.write(self._last_line(verdict, time, duration_ms))
+    def _write_handshake_line(self, event: HandshakeCompleted, took_ms: float) -> None:
+        time, prepared = _written(self._sinks.now()), self._sinks.prepared
+
+        def fields() -> Fields:
+            return {**self._head("handshake", time), **self._negotiated()}
+
+        if prepared is None or not self._connection_id:
+            self._sinks.access_log.write(fields())
             return
-        event = self._event
-        sinks.prepared.write(
-            (id(event), self._direction, self._destination, self._local, self._policy, self._received_as,
-             tuple(notes.items()) if notes else None),
-            event,
-            (time, str(self._source), self._connection_id, duration_ms, self._bytes[1], self._bytes[0]),
-            lambda: self._last_line(verdict, time, duration_ms),
-        )  # fmt: skip
+        kind = (OF_HANDSHAKE, _kind_of(event), self._direction, self._destination, self._local)
+        prepared.write(OF_HANDSHAKE, kind, (time, str(self._source), self._connection_id, took_ms), fields)
+
+    def _write_last_line(self, verdict: Verdict, when: datetime.datetime, ended: float) -> None:
+        time, prepared = _written(when), self._sinks.prepared
+        duration_ms = round((ended - self._opened) * 1000, 3)
+
+        def fields() -> Fields:
+            return self._last_line(verdict, time, duration_ms)
+
+        event, took_ms, source, connection_id = self._event, self._handshake_ms, str(self._source), self._connection_id
+        # Nearly all end well, and have a name that was agreed on.
+        if prepared is None or verdict is not CLOSED or not connection_id or event is None or self._is_tunnel:
+            self._sinks.access_log.write(fields())
+            return
+        received, sent = self._bytes
+        rest = (self._direction, self._destination, self._local, self._policy, self._received_as,
+                tuple(self._notes.items()) if self._notes else None)  # fmt: skip
+        if took_ms is None:  # the handshake is that of a tunnel, and of all its streams
+            own = (time, source, connection_id, duration_ms, sent, received)
+            prepared.write(OF_STREAM, (id(event), *rest), own, fields, kept=event)
+        else:
+            whole = (time, source, connection_id, duration_ms, took_ms, sent, received)
+            prepared.write(OF_CONNECTION, (OF_CONNECTION, _kind_of(event), *rest), whole, fields)
 
     def _last_line(self, verdict: Verdict, time: str, duration_ms: float) -> Fields:
         return {
@@ -254,7 +271,7 @@ class ConnectionRecord:
             "signature": event.signature_scheme if event else None,
             "cipher_suite": event.cipher_suite if event else None,
             "resumed": event.resumed if event else False,
-            "handshake_ms": round(self._handshake_ms, 3) if self._handshake_ms is not None else None,
+            "handshake_ms": self._handshake_ms,
         }
 
     def _sentence(self, verdict: Verdict) -> str:
@@ -264,6 +281,11 @@ class ConnectionRecord:
             f"refused {self._direction.value} connection from {self._source}{to} "
             f"({verdict.reason}, we are {self._local}{peer}): {verdict.message}"
         )
+
+
+def _kind_of(event: HandshakeCompleted) -> tuple[object, ...]:
+    """What lines say of a handshake, and many have in common."""
+    return (event.peer_identity, event.profile, event.group, event.signature_scheme, event.cipher_suite, event.resumed)
 
 
 def _written(time: datetime.datetime) -> str:

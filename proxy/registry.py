@@ -151,7 +151,11 @@ class LiveConnection:
             self._give_up()
 
     def gone(self) -> None:
-        """It has left the registry: what it held at the gate is free again."""
+        """It has left the registry: what it held at the gate is free again, and so is what carried it.
+
+        A stream knows its connection by its owner: nothing of the two is left to the garbage collector.
+        """
+        self.relay = None
         if self.standing is not None:
             self.standing.leave()
             self.standing = None

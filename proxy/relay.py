@@ -16,8 +16,6 @@ Without an engine both sides are plain TCP, and FIN is FIN.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import select
 import socket
 from collections.abc import Callable
@@ -36,8 +34,8 @@ from proxy.side import Side, SideBroken
 # One wake-up moves up to a mebibyte of a busy stream: what the loop, epoll and the scheduler take for it is a tenth of
 # the cost of 256 KiB. Others wait for so long, some 0.7 ms.
 _READS_PER_TURN: Final = 4
-# What a socket's receive buffer may hold (net.ipv4.tcp_rmem: 6 MB) in reads of that size.
-_READS_AWAY: Final = 24
+# What goes out with the end of a handshake: the usual request. The rest of a larger one follows, as everything does.
+_FIRST_WORDS: Final = 16 * 1024
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
@@ -106,8 +104,10 @@ class Relay:
         self.moved = [0, 0]
 
     def start(self, first: bytes = b"") -> None:
-        """Begin. `first` is plaintext from the wire that was read before, behind the handshake or to sniff it."""
+        """Begin. `first` is plaintext from the wire that was read before; the end of our handshake may be unsent."""
         try:
+            if self._engine is not None and self._engine.has_data_to_send:
+                self._send_with_first_words(self._engine)
             self._start(first)
             if not self._ended:
                 self._settle()
@@ -127,6 +127,18 @@ class Relay:
         if buffered := self._engine.take_buffered():
             self._scratch.read[: len(buffered)] = buffered
             self._forward(self._wire, len(buffered))
+
+    def _send_with_first_words(self, engine: Engine) -> None:
+        """Send what is left of our handshake, in one piece with what the application has said already."""
+        length = self._application.receive(self._scratch.read[:_FIRST_WORDS])
+        if length:
+            self.moved[0] += length
+            produced = engine.seal_into(self._scratch.read, length, self._scratch.write)
+            self._wire.send(self._scratch.write[:produced])
+            return
+        self._flush_engine(engine)
+        if length == 0:
+            self._stream_ended(self._application)
 
     def take_over(self, pending: bytes, *, application_finished: bool, application_told: bool) -> None:
         """Begin where somebody else has carried the connection so far, and counted `moved`.
@@ -193,7 +205,7 @@ class Relay:
                 while self._read(side) and reads < _READS_PER_TURN:
                     reads += 1
             elif mask & _BROKEN and not self._ended:
-                self._broken(side)
+                side.check(self._reactor)
             if not self._ended:
                 self._settle()
         except SideBroken as broken:
@@ -204,14 +216,11 @@ class Relay:
         start, most = 0, READ_SIZE
         if side is self._wire:
             start, most = self._restore_carry(), WIRE_READ_SIZE
-        try:
-            length = side.sock.recv_into(self._scratch.read[start:most])
-        except (BlockingIOError, InterruptedError):
+        length = side.receive(self._scratch.read[start:most])
+        if length is None:
             if start:
                 self._carry = bytes(self._scratch.read[:start])
             return False
-        except OSError as error:
-            raise SideBroken(side, error) from error
         if length:
             self._forward(side, start + length)
             waiting = self._wire.pending or self._application.pending
@@ -284,7 +293,7 @@ class Relay:
         towards = self._wire if side is self._application else self._application
         if towards is self._wire and self._engine is not None:
             self._engine.send_close_notify()
-            towards.send(memoryview(self._engine.data_to_send()))
+            towards.send_last(memoryview(self._engine.data_to_send()))
         towards.fin_wanted = True
 
     def _wire_cut(self, engine: Engine) -> None:
@@ -309,45 +318,24 @@ class Relay:
                 told = False
         self._end(End.TLS_ERROR, error, wire_was_told=told)
 
-    def _broken(self, side: Side) -> None:
-        """EPOLLERR or EPOLLHUP on a side that is not being read."""
-        code = side.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise SideBroken(side, OSError(code, os.strerror(code)))
-        # HUP alone: FIN went both ways, while the other side is slow to take the rest. epoll cannot be told to keep
-        # quiet about it, so that the descriptor leaves until there is something to do again.
-        if side.events >= 0:
-            self._reactor.unregister(side.fd)
-            side.events = -1
-
     def _settle(self) -> None:
         """Send the FINs that are due, end if all is done, and wait for what can happen next."""
-        for side in (self._application, self._wire):
-            if side.fin_wanted and not side.pending and not side.finished_writing:
-                side.finished_writing = True
-                try:
-                    side.sock.shutdown(socket.SHUT_WR)
-                except OSError as error:
-                    raise SideBroken(side, error) from error
-        if self._application.finished_writing and self._wire.finished_writing:
-            self._end(End.CLOSED)
+        application, wire, reactor = self._application, self._wire, self._reactor
+        if (application.fin_wanted or wire.fin_wanted) and self._finish():
             return
-        self._watch(self._application, may_read=not self._wire.pending)
-        self._watch(self._wire, may_read=not self._application.pending)
+        application.watch(reactor, self, may_read=not wire.pending)
+        wire.watch(reactor, self, may_read=not application.pending)
 
-    def _watch(self, side: Side, *, may_read: bool) -> None:
-        events = _OUT if side.pending else 0
-        if may_read and not side.finished_reading:
-            events |= _IN
-        if side.events == events:
-            return
-        if side.events >= 0:
-            self._reactor.modify(side.fd, events)
-        elif events or not side.finished_writing:
-            self._reactor.register(side.fd, events, self)
-        else:
-            return
-        side.events = events
+    def _finish(self) -> bool:
+        """Send the FINs that are due; return whether that was all."""
+        due = [side for side in (self._application, self._wire) if side.is_due_to_finish]
+        done = [side for side in (self._application, self._wire) if side.finished_writing]
+        if len(due) + len(done) == 2:
+            self._end(End.CLOSED)  # closing a socket says FIN
+            return True
+        for side in due:
+            side.finish_writing()
+        return False
 
     def _give_up_on(self, broken: SideBroken) -> None:
         if broken.side is self._application:
@@ -367,7 +355,7 @@ class Relay:
         """
         wire = self._wire
         self._lost = error
-        self._forget(wire)
+        wire.give_up(self._reactor)
         sockets.reset(wire.sock)
         wire.finished_writing = True
         self._application.finished_reading = True
@@ -375,21 +363,6 @@ class Relay:
             self._settle()
         except SideBroken as broken:
             self._end(End.RESET_BY_APPLICATION, broken.error)
-
-    def _read_away(self) -> None:
-        """Take what the application sent in vain: close() with unread bytes would cut what it still reads."""
-        try:
-            for _ in range(_READS_AWAY):
-                if not self._application.sock.recv_into(self._scratch.read):
-                    return
-        except OSError:
-            return  # nothing is left, or the application is gone
-
-    def _forget(self, side: Side) -> None:
-        if side.events >= 0:
-            self._reactor.unregister(side.fd)
-            side.events = -1
-        side.pending = memoryview(b"")
 
     def _last_words(self) -> PeerError | None:
         """The alert that the peer sent before its RST, if one lies unread in our receive buffer.
@@ -412,40 +385,15 @@ class Relay:
     def _end(self, end: End, error: Exception | None = None, *, wire_was_told: bool = False) -> None:
         self._ended = True
         if end is End.CLOSED and self._lost is not None:
-            self._read_away()
+            self._application.read_away(self._scratch.read)
         for side in (self._application, self._wire):
-            self._forget(side)
+            side.give_up(self._reactor)
             if end is End.CLOSED or (side is self._wire and wire_was_told):
                 sockets.close(side.sock)
             else:
                 sockets.reset(side.sock)
         if end is End.CLOSED and self._lost is not None:
             end, error = End.RESET_BY_PEER, self._lost
-        self._on_end(Outcome(end, self.moved[0], self.moved[1], error))
-
-
-async def relay(
-    reactor: Reactor,
-    scratch: Scratch,
-    application: socket.socket,
-    wire: socket.socket,
-    engine: Engine | None,
-    *,
-    started: Callable[[Relay], None],
-    first: bytes = b"",
-    on_session: Callable[[Session], None] = ignore_session,
-) -> Outcome:
-    """Run one relay to its end; `first` as in Relay.start. `started` gets it, for a registry that may abort it."""
-    done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-    def on_end(outcome: Outcome) -> None:
-        if not done.done():  # a cancelled task waits no more, but its sockets are closed all the same
-            done.set_result(outcome)
-
-    running = Relay(reactor, scratch, application, wire, engine, on_end, on_session)
-    try:
-        started(running)
-        running.start(first)
-        return await done
-    finally:
-        running.abort(End.DRAINED)
+        on_end = self._on_end
+        del self._on_end  # it may keep the error, which knows us: that would wait for the garbage collector
+        on_end(Outcome(end, self.moved[0], self.moved[1], error))

@@ -14,7 +14,6 @@ import socket
 from typing import Final
 
 from mesh import names
-from proxy import sockets
 from proxy.config import Endpoint
 
 # No application listens at this address, and none at this port: nothing but a redirect can answer.
@@ -47,10 +46,11 @@ async def until_redirected(probe: Endpoint = PROBE) -> None:
 async def _arrives(loop: asyncio.AbstractEventLoop, probe: Endpoint) -> bool:
     try:
         async with asyncio.timeout(_PATIENCE):
-            with await sockets.connect(loop, probe, _PATIENCE) as sock:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+                await loop.sock_connect(sock, (probe.host, probe.port))
                 said = b""
                 while len(said) < len(_WORD) and (piece := await loop.sock_recv(sock, len(_WORD))):
                     said += piece
                 return said == _WORD
-    except (sockets.ConnectFailed, OSError):  # TimeoutError is one
+    except OSError:  # TimeoutError is one
         return False

@@ -1,4 +1,4 @@
-"""One process of a sidecar: everything is bound first, then it runs until a signal, drains, and ends."""
+"""One process of a sidecar: it serves what is bound already until a signal, drains, and ends."""
 
 from __future__ import annotations
 
@@ -7,45 +7,37 @@ import contextlib
 import functools
 import importlib.metadata
 import logging
-import os
-import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from mesh.errors import UserError
-from pqtls import ChainCache, TicketKeeper
-from pqtls.config import ignore_secret
-from proxy import self_test, sockets, transparent
+from proxy import self_test
 from proxy.access_log import AccessLog
 from proxy.admin.inspector import Inspector
 from proxy.admin.plain import plain
 from proxy.admin.server import AdminServer, Ask, Overview
-from proxy.config import Direction, Endpoint, ListenerConfig, ProxyConfig
+from proxy.binding import Bound
+from proxy.config import Direction, Endpoint, ListenerConfig
 from proxy.credential_files import CredentialStore
-from proxy.credentials import CHAIN_CACHE_CAPACITY, TlsSettings, utc_now
+from proxy.credentials import utc_now
 from proxy.endings import Endings
 from proxy.engine import Scratch
 from proxy.handshake_queue import HandshakeQueue
-from proxy.identity import IdentityRule
 from proxy.inbound import inbound
 from proxy.keeper import FileKeeper, Keeper
-from proxy.key_log import open_key_log
 from proxy.life import Stop
 from proxy.listener import Listener
 from proxy.messages import dropped_messages
 from proxy.metrics import Exposition, Metrics, exposition_registry
 from proxy.outbound import carry_at_once, outbound
-from proxy.peers.peers import check_peers, peers_of, router_of
+from proxy.peers.peers import peers_of, router_of
 from proxy.phases import Phases, Services, serve
 from proxy.policy.gate import Gate
 from proxy.policy.policies import NoPolicies, Policies, policies_of
 from proxy.prepared_lines import PreparedLines
 from proxy.probes.answering import ProbeAnswers
-from proxy.providers import choose_provider
 from proxy.reactor import Reactor
 from proxy.readiness import DRAINING, STARTING, Readiness, name_of
 from proxy.record import Sinks
@@ -58,13 +50,8 @@ from proxy.tunnels.moving import Movable
 from proxy.tunnels.pool import TunnelPool
 from proxy.unfinished import Unfinished
 
-if TYPE_CHECKING:
-    from proxy.enrolled_credentials import EnrolledCredentials
-
 # How often the certificate files are looked at: three stat() calls. The kubelet itself takes a minute to bring them.
 _RELOAD_SECONDS: Final = 5.0
-# Descriptors besides those of connections: listeners, epolls, logs, a scrape or two.
-_SPARE_DESCRIPTORS: Final = 256
 
 NOT_REDIRECTED: Final = (
     "a connection that interception must bring here did not arrive (qbitel init --check shows the rules)"
@@ -73,93 +60,14 @@ NOT_REDIRECTED: Final = (
 _log = logging.getLogger("qbitel.proxy")
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A checked configuration whose every port is ours. `listeners` holds one set of sockets per worker."""
-
-    config: ProxyConfig
-    credentials: CredentialStore | EnrolledCredentials
-    listeners: tuple[tuple[socket.socket, ...], ...]
-    metrics: tuple[socket.socket, ...]
-    health: tuple[socket.socket, ...]
-    admin: tuple[socket.socket, ...] = ()
-
-    def close(self) -> None:
-        """Give the ports back."""
-        for sock in (*(sock for each in self.listeners for sock in each), *self.metrics, *self.health, *self.admin):
-            sock.close()
-
-
-def build(config: ProxyConfig, environment: Mapping[str, str] = os.environ) -> Bound:
-    """Load the certificates or roots and bind every port, or raise UserError with one line and leave nothing bound."""
-    config.policy.check_folder()
-    check_peers(config)
-    if any(listener.transparent for listener in config.listeners):
-        transparent.check()
-    provider = choose_provider(config.provider, environment)
-    credentials = _credentials(
-        config,
-        TlsSettings(
-            profiles=config.profiles,
-            accept_identity=IdentityRule(config.trust_domains, config.peers),
-            server_name=config.server_name,
-            now=utc_now,
-            provider=provider,
-            # Both are still empty when workers are forked: each makes ticket keys and entries of its own.
-            tickets=TicketKeeper(provider),
-            chain_cache=ChainCache(CHAIN_CACHE_CAPACITY),
-            key_log=ignore_secret if config.key_log is None else open_key_log(config.key_log, environment),
-        ),
-    )
-    with contextlib.ExitStack() as undo:
-
-        def keep(sock: socket.socket) -> socket.socket:
-            return undo.enter_context(contextlib.closing(sock))
-
-        columns = [_bind_for_workers(listener, config.workers, keep) for listener in config.listeners]
-        metrics = tuple(keep(sockets.listen(endpoint)) for endpoint in config.metrics)
-        health = tuple(keep(sockets.listen(endpoint)) for endpoint in config.health)
-        admin = tuple(keep(sockets.listen(endpoint)) for endpoint in config.admin)
-        bound = Bound(config, credentials, tuple(zip(*columns, strict=True)), metrics, health, admin)
-        undo.pop_all()
-    return bound
-
-
-def _credentials(config: ProxyConfig, settings: TlsSettings) -> CredentialStore | EnrolledCredentials:
-    if config.files is not None:
-        return CredentialStore(config.files, settings)
-    if config.enrolment is not None:
-        # Whoever has files does without two megabytes of HTTP client.
-        from proxy.enrolled_credentials import EnrolledCredentials  # noqa: PLC0415
-
-        return EnrolledCredentials(config.enrolment, settings, config.trust_domains)
-    raise AssertionError("a ProxyConfig has one of them")
-
-
 def _keeper(bound: Bound, metrics: Metrics, worker: int) -> Keeper:
     if isinstance(bound.credentials, CredentialStore):
         return FileKeeper(bound.credentials, metrics)
     if bound.config.enrolment is not None:
-        from proxy.enrolment_keeper import EnrolmentKeeper  # noqa: PLC0415  # see _credentials
+        from proxy.enrolment_keeper import EnrolmentKeeper  # noqa: PLC0415  # as in binding
 
         return EnrolmentKeeper(bound.config.enrolment, bound.credentials, metrics, worker)
     raise AssertionError("credentials of an authority come of a configuration that names it")
-
-
-def _bind_for_workers(
-    listener: ListenerConfig, workers: int, keep: Callable[[socket.socket], socket.socket]
-) -> list[socket.socket]:
-    first = sockets.listen(listener.bind, proxied=True, foreign=listener.transparent)
-    if workers == 1:
-        return [keep(first)]
-    # SO_REUSEPORT would share a port with another qbitel of the same user without a word. Without it, it fails where
-    # anybody has the port, and tells the number that the kernel chose for port 0.
-    address = listener.bind if listener.bind.port else type(listener.bind)(listener.bind.host, first.getsockname()[1])
-    first.close()
-    return [
-        keep(sockets.listen(address, reuse_port=True, proxied=True, foreign=listener.transparent))
-        for _ in range(workers)
-    ]
 
 
 class Process:
@@ -197,7 +105,7 @@ class Process:
         services = self._services(loop, reactor, access_log)
         self._policies = policies_of(
             self._config.policy, self._config.mode, services.gate, self._credentials, self._registry,
-            lambda: self._tell(on_obstacle),
+            lambda: self._tell(on_obstacle), self._peers.follow,
         )  # fmt: skip
         self.inspector.sections["policy"] = lambda: {**services.gate.describe(), **self._policies.describe()}
         self.inspector.sections["peers"] = self._router.describe
@@ -410,24 +318,3 @@ async def status_of(
     finally:
         await status.close()
         await admin.close()
-
-
-def raise_descriptor_limit(max_connections: int) -> None:
-    """Ask for as many descriptors as the connections may need (two each); say so where the system gives fewer."""
-    wanted = 2 * max_connections + _SPARE_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    possible = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot raise the limit of open files to {possible}: {error}") from None
-    if possible < 2 * max_connections:
-        _log.warning(
-            "the limit of open files is %d: room for some %d connections, not the %d of --max-connections "
-            "(ulimit -Hn raises it)",
-            possible,
-            max(0, (possible - _SPARE_DESCRIPTORS) // 2),
-            max_connections,
-        )

@@ -8,6 +8,7 @@ usual first answer.
 
 from __future__ import annotations
 
+import struct
 from enum import Enum
 from typing import Final
 
@@ -22,6 +23,7 @@ _HANDSHAKE: Final = 22  # ContentType, RFC 8446 §5.1
 _CLIENT_HELLO: Final = 1  # HandshakeType, RFC 8446 §4
 _ALPN: Final = 16  # ExtensionType, RFC 7301 §3.1
 _MAX_FRAGMENT: Final = 1 << 14  # RFC 8446 §5.1
+_EXTENSION_HEADER: Final = struct.Struct("!HH")  # type and length, RFC 8446 §4.2
 
 
 class Verdict(Enum):
@@ -80,7 +82,7 @@ def _alpn_protocols(body: bytes) -> tuple[bytes, ...]:
     end = min(len(body), position + 2 + _number(body, position, 2))
     position += 2
     while position + 4 <= end:
-        kind, length = _number(body, position, 2), _number(body, position + 2, 2)
+        kind, length = _EXTENSION_HEADER.unpack_from(body, position)
         if kind == _ALPN:
             return _names(body[position + 4 : min(end, position + 4 + length)])
         position += 4 + length

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import math
 import os
 import socket
@@ -15,6 +14,7 @@ from typing import Final
 from mesh.errors import UserError
 from proxy import congestion, transparent
 from proxy.config import Endpoint
+from proxy.waits import Waits
 
 # As many connections as may wait between two turns of the loop; the kernel cuts it at net.core.somaxconn (4096).
 BACKLOG: Final = 1024
@@ -125,6 +125,10 @@ def prepare(sock: socket.socket) -> None:
     """Set what every connection has: no delay of small writes, and keep-alive probes."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _keep_alive(sock)
+
+
+def _keep_alive(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -149,6 +153,7 @@ def give_up_after(sock: socket.socket, seconds: float) -> None:
 
 def ask_for_life(sock: socket.socket, seconds: float) -> None:
     """Have the kernel probe the other end after `seconds` of silence, and from then on three times as often."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, math.ceil(seconds)))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, math.ceil(seconds / 3)))
 
@@ -164,49 +169,48 @@ def has_vanished(sock: socket.socket, seconds: float) -> bool:
     return bool(milliseconds >= seconds * 1000 and (probes >= _UNANSWERED or retransmits >= _UNANSWERED))
 
 
-async def connect(
-    loop: asyncio.AbstractEventLoop, target: Endpoint, timeout: float, *, source: str | None = None
-) -> socket.socket:
-    """Return a connected, prepared socket to `target` within `timeout` seconds, or raise ConnectFailed.
+async def connect(waits: Waits, target: Endpoint, timeout: float, *, source: str | None = None) -> socket.socket:
+    """Return a connected socket to `target` within `timeout` seconds, or raise ConnectFailed.
 
     A name is resolved and its addresses are tried one after the other, each for its share of the time: one that
     swallows packets must not keep us from the next. `source` is the address to come from; a transparent.ClientAddress
     need not be one of this machine.
     """
-    last = "it has no address"
-    refused = False
+    family = _family_of(target.host)
     try:
-        async with asyncio.timeout(timeout):
-            addresses = await _resolve(loop, target)
-            for number, (family, address) in enumerate(addresses, start=1):
-                try:
-                    async with asyncio.timeout(timeout / len(addresses) if number < len(addresses) else None):
-                        return await _connect_one(loop, family, address, source)
-                except OSError as error:  # TimeoutError is one
-                    last = _why_not_connected(error, source)
-                    refused = len(addresses) == 1 and error.errno == errno.ECONNREFUSED
+        if family is not None:  # an address, as nearly always: it needs no resolver, and so no thread
+            return await _connect_one(waits, family, (target.host, target.port), source, timeout)
+        with waits.at_most(timeout):
+            return await _connect_by_name(waits, target, source, timeout)
     except TimeoutError:
         raise ConnectFailed(
             f"{target} did not answer within {timeout:g} s; is it up, and does a firewall drop its packets?",
             timed_out=True,
         ) from None
-    raise ConnectFailed(f"cannot connect to {target}: {last}", refused=refused)
+    except OSError as error:
+        raise connect_failed(target, error, source) from None
 
 
 async def address_of(loop: asyncio.AbstractEventLoop, target: Endpoint) -> Endpoint:
     """`target` with its first address in place of its name. Raises ConnectFailed."""
+    if _family_of(target.host) is not None:
+        return target
     (_, (host, port)), *_ = await _resolve(loop, target)
     return Endpoint(host, port)
 
 
-async def _resolve(loop: asyncio.AbstractEventLoop, target: Endpoint) -> list[tuple[int, tuple[str, int]]]:
+def _family_of(host: str) -> socket.AddressFamily | None:
+    """The family of an address; None for a name."""
+    if ":" in host:
+        return socket.AF_INET6
     try:
-        ip = ipaddress.ip_address(target.host)
-    except ValueError:
-        pass
-    else:
-        # The usual case needs no resolver, and so no thread.
-        return [(socket.AF_INET if ip.version == 4 else socket.AF_INET6, (target.host, target.port))]
+        socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return None
+    return socket.AF_INET
+
+
+async def _resolve(loop: asyncio.AbstractEventLoop, target: Endpoint) -> list[tuple[int, tuple[str, int]]]:
     try:
         found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -214,12 +218,25 @@ async def _resolve(loop: asyncio.AbstractEventLoop, target: Endpoint) -> list[tu
     return [(family, address[:2]) for family, _, _, _, address in found]  # type: ignore[misc]  # host, port
 
 
+async def _connect_by_name(waits: Waits, target: Endpoint, source: str | None, timeout: float) -> socket.socket:
+    addresses = await _resolve(waits.loop, target)
+    last = OSError("it has no address")
+    for number, (family, address) in enumerate(addresses, start=1):
+        share = timeout / len(addresses) if number < len(addresses) else timeout
+        try:
+            return await _connect_one(waits, family, address, source, share)
+        except OSError as error:  # TimeoutError is one
+            last = error
+    # Of several, the others may have done something else than refuse.
+    raise connect_failed(target, last, source, is_all=len(addresses) == 1)
+
+
 async def _connect_one(
-    loop: asyncio.AbstractEventLoop, family: int, address: tuple[str, int], source: str | None
+    waits: Waits, family: int, address: tuple[str, int], source: str | None, timeout: float
 ) -> socket.socket:
     sock = _unconnected(family, address[0], source)
     try:
-        await loop.sock_connect(sock, address)
+        await waits.connect(sock, address, timeout)
     except BaseException:  # a cancelled attempt must not leak its descriptor either
         sock.close()
         raise
@@ -231,10 +248,8 @@ def start_connecting(target: Endpoint, source: str | None) -> socket.socket:
 
     It is writable when it has arrived, and SO_ERROR says what became of it.
     """
-    # A neighbour in the same pod cannot vanish without a word: nothing has to be kept alive there.
-    inside = source is not None or congestion.is_loopback(target.host)
     family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
-    sock = _unconnected(family, target.host, source, is_inside=inside)
+    sock = _unconnected(family, target.host, source)
     error = sock.connect_ex((target.host, target.port))
     if error not in (0, errno.EINPROGRESS):
         sock.close()
@@ -242,21 +257,22 @@ def start_connecting(target: Endpoint, source: str | None) -> socket.socket:
     return sock
 
 
-def connect_failed(target: Endpoint, error: OSError, source: str | None) -> ConnectFailed:
-    """The failure of start_connecting, or of what came of it, in words."""
-    return ConnectFailed(f"cannot connect to {target}: {_why_not_connected(error, source)}")
+def connect_failed(target: Endpoint, error: OSError, source: str | None, *, is_all: bool = True) -> ConnectFailed:
+    """The failure of a socket on its way to `target`, in words; `is_all`: it has no other addresses."""
+    refused = is_all and error.errno == errno.ECONNREFUSED
+    return ConnectFailed(f"cannot connect to {target}: {_why_not_connected(error, source)}", refused=refused)
 
 
-def _unconnected(family: int, host: str, source: str | None, *, is_inside: bool = False) -> socket.socket:
+def _unconnected(family: int, host: str, source: str | None) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        if is_inside:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        else:
-            prepare(sock)
-        reset_if_killed(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source is not None or congestion.is_loopback(host):
             congestion.unpace(sock)
+        else:
+            # A neighbour in the same pod cannot vanish without a word: nothing has to be kept alive there.
+            _keep_alive(sock)
+        reset_if_killed(sock)
         if isinstance(source, transparent.ClientAddress):
             transparent.bind_as(sock, source)
         elif source is not None:
@@ -299,7 +315,7 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-async def close_after_alert(loop: asyncio.AbstractEventLoop, sock: socket.socket, timeout: float) -> None:
+async def close_after_alert(waits: Waits, sock: socket.socket, timeout: float) -> None:
     """Close `sock` so that what was just sent (an alert) arrives.
 
     close() with unread bytes in the receive buffer sends a RST, which throws away what the peer has not read yet
@@ -307,9 +323,9 @@ async def close_after_alert(loop: asyncio.AbstractEventLoop, sock: socket.socket
     """
     try:
         sock.shutdown(socket.SHUT_WR)
-        async with asyncio.timeout(timeout):
+        with waits.at_most(timeout):
             for _ in range(_LINGER_BYTES // 16384):
-                if not await loop.sock_recv(sock, 16384):
+                if not await waits.receive(sock, 16384):
                     break
     except (OSError, TimeoutError):
         pass  # the peer is gone or keeps sending: either way it had its chance to read the alert

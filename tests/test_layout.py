@@ -23,7 +23,10 @@ import pqtls
 PROJECT: Final = Path(__file__).parents[1]
 DISTRIBUTION: Final = "qbitel-mesh"
 LIBRARIES: Final = ("pqtls", "mesh")
-ROOMS: Final = (*LIBRARIES, "aiotls", "kube", "proxy", "init", "injector", "certmgr", "control", "cli", "ai_engine")
+ROOMS: Final = (
+    *(*LIBRARIES, "aiotls", "kube", "httpd"),
+    *("proxy", "init", "injector", "certmgr", "control", "cli", "ai_engine"),
+)
 # The façade's outer levels are namespace packages, which import-linter does not take and which have no py.typed.
 INNER_PACKAGE: Final = {"ai_engine": "ai_engine.cloud_native.service_mesh.istio"}
 
@@ -41,13 +44,12 @@ DOORS: Final = {
     "uvloop": ["proxy/loop.py"],
     "prometheus_client": [
         *("proxy/metrics.py", "proxy/status.py", "proxy/policy/metrics.py", "proxy/peers/metrics.py"),
-        *("certmgr/metrics.py", "certmgr/status.py", "injector/metrics.py"),
-        *("control/discovery/metrics.py", "control/discovery/status.py"),
+        *("certmgr/metrics.py", "injector/metrics.py", "control/discovery/metrics.py", "httpd/status.py"),
         "cli/checks/exposition.py",  # what sidecars' metrics say
     ],
     "aiohttp": [
-        "control/discovery/status.py",
-        *("certmgr/api.py", "certmgr/connections.py", "certmgr/https.py", "certmgr/server.py", "certmgr/status.py"),
+        *("httpd/connection.py", "httpd/site.py", "httpd/status.py"),
+        *("certmgr/api.py", "certmgr/connections.py", "certmgr/https.py", "certmgr/server.py"),
         "kube/client.py",
         *("injector/webhook.py", "injector/connections.py", "injector/serving.py"),
         "cli/demo/*",
@@ -66,7 +68,7 @@ EXTRAS: Final = {
         "kubernetes",
         (
             *("kube", "certmgr.kubernetes", "control.cluster", "control.discovery"),
-            *("cli.checks.gathering", "cli.checks.scraping", "cli.checks.trial"),
+            *("cli.checks.asking", "cli.checks.gathering", "cli.checks.scraping", "cli.checks.trial"),
         ),
     )
 }

@@ -127,7 +127,7 @@ async def _fall_back(
 
 
 async def _plain(services: Services, way: Way, address: Endpoint) -> socket.socket:
-    return await sockets.connect(services.loop, address, way.connect_timeout or services.limits.connect_timeout)
+    return await sockets.connect(services.waits, address, way.connect_timeout or services.limits.connect_timeout)
 
 
 async def _by_mesh(services: Services, way: Way, via: Via, record: ConnectionRecord) -> ClientTunnel | Dialled:

@@ -228,6 +228,11 @@ def _shown(entry: PeerEntry) -> dict[str, Any]:
         "identities": sorted(entry.identities),
         "profile": entry.profile,
         "tunnel_port": entry.tunnel_port,
+        "max_connections": entry.max_connections,
+        "max_pending": entry.max_pending,
+        "connect_timeout": entry.connect_timeout,
+        "balancing": None if entry.balancing is None else entry.balancing.value,
+        "rule": entry.rule or None,
     }
 
 

@@ -31,7 +31,7 @@ async def dial(
     `to` is the address, where that is not `via`'s; `timeout` (seconds) is the one for connecting, None: the sidecar's.
     Raises PeerError, HandshakeFailed, ConnectFailed and OSError; then the record is abandoned.
     """
-    wire = await sockets.connect(services.loop, to or via.address, timeout or services.limits.connect_timeout)
+    wire = await sockets.connect(services.waits, to or via.address, timeout or services.limits.connect_timeout)
     record = ConnectionRecord(
         services.sinks, Direction.OUTBOUND, sockets.own_name(wire), bundle.identity, services.profile
     )
@@ -47,10 +47,12 @@ async def dial(
 async def dial_single(
     services: Services, via: Via, record: ConnectionRecord, *, timeout: float | None = None
 ) -> Dialled:
-    """Make a connection for one application's, whose `record` this is. Raises as `dial`."""
+    """Make a connection for one application's, whose `record` this is, and whose relay begins at once: it sends what
+    is left of the handshake. Raises as `dial`.
+    """
     bundle = services.credentials.current
-    wire = await sockets.connect(services.loop, via.address, timeout or services.limits.connect_timeout)
-    return await _secured(services, via, bundle, bundle.mesh_client, record, wire)
+    wire = await sockets.connect(services.waits, via.address, timeout or services.limits.connect_timeout)
+    return await _secured(services, via, bundle, bundle.mesh_client, record, wire, hold_last=True)
 
 
 async def _secured(
@@ -60,15 +62,19 @@ async def _secured(
     config: ClientConfig,
     record: ConnectionRecord,
     wire: socket.socket,
+    *,
+    hold_last: bool = False,
 ) -> Dialled:
     rule = bundle.settings.accept_identity
-    key = (*via.sessions_key(rule), bundle.credential.chain)
+    key = (*via.sessions_key(rule), bundle.certificates_id)
     keep = functools.partial(services.sessions.keep, key)
     try:
         sessions = services.sessions.take(key, bundle.settings.now())
-        asked = dataclasses.replace(via.configured(config, rule), sessions=sessions)
+        asked = via.configured(config, rule)
+        if sessions:  # else one configuration does for all
+            asked = dataclasses.replace(asked, sessions=sessions)
         connection = ClientConnection(asked)
-        result = await secure(services, record, wire, connection)
+        result = await secure(services, record, wire, connection, hold_last=hold_last)
     except BaseException:
         sockets.reset(wire)
         raise

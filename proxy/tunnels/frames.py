@@ -106,9 +106,23 @@ def word_of(frame_type: int, length: int) -> int:
     return frame_type << _TYPE_SHIFT | length
 
 
+_FIN_WORD: Final = word_of(FrameType.FIN, 0)
+_OPENED_WORD: Final = word_of(FrameType.OPENED, 0)
+
+
 def frame(stream: int, frame_type: FrameType, payload: bytes = b"") -> bytes:
     """One whole frame."""
     return HEADER.pack(stream, word_of(frame_type, len(payload))) + payload
+
+
+def fin_frame(stream: int) -> bytes:
+    """FIN."""
+    return HEADER.pack(stream, _FIN_WORD)
+
+
+def opened_frame(stream: int) -> bytes:
+    """OPENED."""
+    return HEADER.pack(stream, _OPENED_WORD)
 
 
 def control_type(stream: int, word: int) -> FrameType:

@@ -40,8 +40,13 @@ class KeptTunnel:
         self._empty_since: float | None = now
         self._silent_since = now
         self._asked = False
-        self.failure: Exception | None = None
+        self._failure: Exception | None = None
         services.registry.add(self)
+
+    def take_failure(self) -> Exception | None:
+        """What ended it, for whoever raises that: nothing is to know an error that knows it."""
+        failure, self._failure = self._failure, None
+        return failure
 
     def start(self, tunnel: Tunnel, first: bytes = b"") -> None:
         """Take `tunnel`, of which this is the owner, and begin."""
@@ -138,7 +143,8 @@ class KeptTunnel:
 
     def on_end(self, _tunnel: Tunnel, end: End, error: Exception | None) -> None:
         """It is over: write its record."""
-        self.failure = error
+        # Without the traceback, which knows us: what knows each other waits for the garbage collector.
+        self._failure = None if error is None else error.with_traceback(None)
         self.services.registry.remove(self)
         self.record.close(reasons.of_outcome(Outcome(end, 0, 0, error), self.services.limits.idle_timeout))
 

@@ -45,8 +45,8 @@ class Outgoing:
     """The sending half of a tunnel over `sock`, which the tunnel owns."""
 
     __slots__ = (
-        "_buffers", "_closed", "_control", "_dirty", "_engine", "_keeper", "_later", "_out", "_pending", "_reactor",
-        "_sock", "_waiting", "used",
+        "_buffers", "_closed", "_control", "_dirty", "_engine", "_keeper", "_later", "_pending", "_reactor", "_sock",
+        "_waiting", "out", "used",
     )  # fmt: skip
 
     def __init__(
@@ -58,7 +58,9 @@ class Outgoing:
         self._engine = engine
         self._keeper = keeper
         self._closed = False
-        self._out: memoryview | None = None  # frames of this turn, `used` bytes of it
+        # Frames of this turn, `used` bytes of them. Where there is one it has a place to go to: nothing waits for the
+        # kernel, nobody has closed, and the turn's end is agreed on.
+        self.out: memoryview | None = None
         self.used = 0
         self._dirty = False
         self._later = bytearray()  # frames that nobody waits for: they go with the next that somebody does
@@ -78,7 +80,7 @@ class Outgoing:
         """
         if self._pending or self._closed:
             return None
-        out = self._out
+        out = self.out
         if out is None:
             out = self._begin()
         elif self.used + size > OUT_SIZE:
@@ -110,7 +112,7 @@ class Outgoing:
 
     def put_with_next(self, whole: bytes) -> None:
         """Send a short frame that nobody waits for together with the next one, or when `tidy` is called."""
-        if self._out is not None:
+        if self.out is not None:
             self.put(whole)
         else:
             self._later += whole
@@ -122,8 +124,10 @@ class Outgoing:
             self.put(whole)
 
     def send_engines_own(self) -> None:
-        """Send what TLS itself has to say (a KeyUpdate's answer). While something waits it stays in the engine."""
-        if self._engine.has_data_to_send and not self._pending and not self._closed:
+        """Send what TLS itself has to say (a KeyUpdate's answer). While something waits, or frames are to be sealed,
+        it stays in the engine, and goes in front of them.
+        """
+        if self._engine.has_data_to_send and self.out is None and not self._pending and not self._closed:
             self._send(memoryview(self._engine.data_to_send()))
 
     def on_turn_end(self) -> None:
@@ -135,19 +139,22 @@ class Outgoing:
 
     def on_crash(self, error: Exception) -> None:
         """A bug of ours."""
-        self._keeper.on_crash(error)
+        if not self._closed:
+            self._keeper.on_crash(error)
 
     def flush(self) -> None:
         """Seal and send what has been collected."""
-        out = self._out
+        out = self.out
         if self._closed or out is None:
             return
-        self._out = None
+        self.out = None
         used, self.used = self.used, 0
         if used:
             sealed = self._buffers.sealed
             produced = self._engine.seal_into(out, used, sealed)
             self._send(sealed[:produced])
+        else:
+            self.send_engines_own()
         self._buffers.give_back(out)
 
     def send_pending(self) -> None:
@@ -178,12 +185,13 @@ class Outgoing:
         self._waiting.clear()
         self._control.clear()
         self._later.clear()
-        if self._out is not None:
-            self._buffers.give_back(self._out)
-            self._out = None
+        if self.out is not None:
+            self._buffers.give_back(self.out)
+            self.out = None
+        del self._keeper  # which knows us, too: nothing is left to the garbage collector (see Tunnel._end)
 
     def _begin(self) -> memoryview:
-        out = self._out = self._buffers.take()
+        out = self.out = self._buffers.take()
         if self._later:
             self.used = len(self._later)
             out[: self.used] = self._later

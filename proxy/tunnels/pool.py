@@ -99,6 +99,7 @@ class TunnelPool:
         except BaseException as error:
             given_up = isinstance(error, asyncio.CancelledError)
             dialling.set_exception(sockets.ConnectFailed("the sidecar ends") if given_up else error)
+            del dialling  # it knows the error, which knows this frame: that would wait for the garbage collector
             raise
         finally:
             place.dialling = None
@@ -134,7 +135,9 @@ class TunnelPool:
         place.tunnels.append(kept)
         kept.begin()
         if kept.tunnel.ended and not kept.is_spare:  # refused by what came with the handshake's end
-            raise kept.failure or HandshakeFailed("the other sidecar closed the tunnel at once", "handshake_reset")
+            raise kept.take_failure() or HandshakeFailed(
+                "the other sidecar closed the tunnel at once", "handshake_reset"
+            )
         return kept
 
     # -- beside what is there ---------------------------------------------------------------------------------------

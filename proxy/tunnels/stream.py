@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import sockets
 from proxy.relay import End, Outcome, Relay
+from proxy.tunnels.buffers import OUT_SIZE
 from proxy.tunnels.ends import NextConnection, StreamOwner, StreamReset, code_of, end_of
 from proxy.tunnels.frames import (
     CREDIT,
@@ -24,9 +25,12 @@ from proxy.tunnels.frames import (
     ResetCode,
     TunnelViolation,
     credit_frame,
+    fin_frame,
     frame,
+    opened_frame,
     reset_frame,
 )
+from proxy.waits import is_connected
 
 if TYPE_CHECKING:
     from proxy.reactor import Reactor
@@ -95,7 +99,7 @@ class Stream:
         """Begin to watch the application's socket."""
         if not self._connecting:
             self._watch(_IN)
-        elif _is_connected(self._sock):
+        elif is_connected(self._sock):
             self._arrived()
         else:
             self._watch(_OUT)
@@ -122,6 +126,9 @@ class Stream:
 
     def on_ready(self, _fd: int, mask: int) -> None:
         """The reactor's call."""
+        if mask == _IN and self._events & _IN:  # as nearly always
+            self._read()
+            return
         if self._connecting:
             self._connected()
         elif mask & _OUT:
@@ -145,6 +152,7 @@ class Stream:
             self._watch(self._events | _IN)
 
     def _read(self) -> None:
+        outgoing = self._outgoing
         for _ in range(_READS_PER_TURN):
             limit = self._credit
             if limit <= 0:  # CREDIT resumes
@@ -152,12 +160,13 @@ class Stream:
                 return
             if limit > _READ_LIMIT:  # noqa: PLR1730  # min() costs three times as much here
                 limit = _READ_LIMIT
-            outgoing = self._outgoing
-            out = outgoing.reserve(HEADER_SIZE + limit)
-            if out is None:
-                self._watch(self._events & ~_IN)
-                outgoing.wait(self)
-                return
+            out = outgoing.out
+            if out is None or outgoing.used + HEADER_SIZE + limit > OUT_SIZE:
+                out = outgoing.reserve(HEADER_SIZE + limit)
+                if out is None:
+                    self._watch(self._events & ~_IN)
+                    outgoing.wait(self)
+                    return
             at = outgoing.used
             body = at + HEADER_SIZE
             try:
@@ -174,13 +183,14 @@ class Stream:
             outgoing.used = body + length
             self._credit -= length
             self.moved[0] += length
-            self._watch_for_bulk(length)
+            if length > _MESSAGE or self._streak:
+                self._watch_for_bulk(length)
             if length < limit or self._leaving:
                 return
 
     def _application_finished(self) -> None:
         self._finished_reading = True
-        self._outgoing.put(frame(self.id, FrameType.FIN))
+        self._outgoing.put(fin_frame(self.id))
         if self._finished_writing:
             self._end(End.CLOSED)
         else:
@@ -209,7 +219,7 @@ class Stream:
 
     def _arrived(self) -> None:
         self._connecting = False
-        self._outgoing.put_with_next(frame(self.id, FrameType.OPENED))
+        self._outgoing.put_with_next(opened_frame(self.id))
         self._owner.on_connected()
         self._watch(_IN)
         if self._pending or self._fin_wanted:
@@ -224,7 +234,8 @@ class Stream:
         if self._room < 0 or self._fin_wanted:
             raise TunnelViolation(f"stream {self.id}: DATA {'after FIN' if self._fin_wanted else 'beyond the credit'}")
         self.moved[1] += length
-        self._watch_for_bulk(length)
+        if length > _MESSAGE or self._streak:
+            self._watch_for_bulk(length)
         if self._pending or self._connecting:
             self._pending += data
             return
@@ -238,7 +249,9 @@ class Stream:
         if sent < length:
             self._pending += data[sent:]
             self._watch(self._events | _OUT)
-        self._taken(sent)
+        self._owed += sent
+        if self._owed >= _CREDIT_STEP:
+            self._give_credit()
 
     def opened(self) -> None:
         """OPENED: the application on the other side has accepted. Raises TunnelViolation where that was not asked."""
@@ -289,7 +302,9 @@ class Stream:
                 self._application_gone(error)
                 return
             del self._pending[:sent]
-            self._taken(sent)
+            self._owed += sent
+            if self._owed >= _CREDIT_STEP:
+                self._give_credit()
         if self._pending:
             self._watch(self._events | _OUT)
             return
@@ -310,10 +325,9 @@ class Stream:
         except OSError as error:
             self._application_gone(error)
 
-    def _taken(self, count: int) -> None:
-        """The application has taken `count` bytes: so many more may come, and it is said in large steps."""
-        self._owed += count
-        if self._owed >= _CREDIT_STEP and not self._fin_wanted:
+    def _give_credit(self) -> None:
+        """The application has taken so much that as much more may come."""
+        if not self._fin_wanted:
             self._outgoing.put(credit_frame(self.id, self._owed))
             self._room += self._owed
             self._owed = 0
@@ -409,12 +423,3 @@ class Stream:
             sockets.reset(self._next.wire)
             self._next = None
         self._owner.on_end(Outcome(end, self.moved[0], self.moved[1], error))
-
-
-def _is_connected(sock: socket.socket) -> bool:
-    """Whether connect() has done its work before it returned, as it does for a program on this machine."""
-    try:
-        sock.getpeername()
-    except OSError:
-        return False  # on its way still, or refused: the reactor tells
-    return True

@@ -45,6 +45,12 @@ from proxy.tunnels.stream import Stream
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 _BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+# Asked for by name, a member of an Enum costs more than all that is done about its frame.
+_OPEN: Final = FrameType.OPEN
+_OPENED: Final = FrameType.OPENED
+_CREDIT: Final = FrameType.CREDIT
+_FIN: Final = FrameType.FIN
+_RESET: Final = FrameType.RESET
 
 
 class Owner(Protocol):
@@ -115,7 +121,7 @@ class Tunnel:
                 plain = self._buffers.plain
                 plain[: len(first)] = first
                 self._take(plain, len(first))
-            if buffered := self._engine.take_buffered():
+            if not self.ended and (buffered := self._engine.take_buffered()):
                 self._buffers.read[: len(buffered)] = buffered
                 self._open(len(buffered))
         except (PeerError, TunnelViolation) as error:
@@ -161,9 +167,9 @@ class Tunnel:
 
     def close(self) -> None:
         """End it in order: close_notify and FIN. It must be without streams."""
+        self.outgoing.flush()  # which may find that the wire is broken
         if self.ended:
             return
-        self.outgoing.flush()
         self._engine.send_close_notify()
         try:
             self._sock.send(self._engine.data_to_send())
@@ -284,39 +290,40 @@ class Tunnel:
             raise TunnelViolation(f"a frame for stream {stream_id}, which was never opened")
 
     def _on_control(self, frame_type: FrameType, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            self._on_own(frame_type, payload)
+            return
+        if frame_type is _OPEN:
+            self._on_open(stream_id, read_open(payload))
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)
+        elif frame_type is _FIN:
+            stream.finish()
+        elif frame_type is _OPENED:
+            stream.opened()
+        elif frame_type is _CREDIT:
+            stream.add_credit(read_credit(payload))
+        elif frame_type is _RESET:
+            stream.reset_by_peer(read_reset(payload))
+        else:
+            stream.peer_moved()
+
+    def _on_own(self, frame_type: FrameType, payload: bytes) -> None:
+        """A frame of the tunnel itself, whose stream is 0."""
         match frame_type:
-            case FrameType.OPEN:
-                self._on_open(stream_id, read_open(payload))
-                return
             case FrameType.PING:
                 self.outgoing.put(frame(0, FrameType.PONG, payload))
-                return
             case FrameType.PONG:
-                return
+                pass
             case FrameType.ADDRESS:
                 if not self._is_client:
                     raise TunnelViolation("an ADDRESS of a client, which nobody dials")
                 self._owner.on_address(read_address(payload))
-                return
             case FrameType.DRAIN:
                 self.draining = True
                 self._owner.on_draining(self)
-                return
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            self._check_known(stream_id)
-            return
-        match frame_type:
-            case FrameType.CREDIT:
-                stream.add_credit(read_credit(payload))
-            case FrameType.FIN:
-                stream.finish()
-            case FrameType.RESET:
-                stream.reset_by_peer(read_reset(payload))
-            case FrameType.OPENED:
-                stream.opened()
-            case FrameType.MOVED:
-                stream.peer_moved()
 
     def _on_open(self, stream_id: int, opening: Opening) -> None:
         if self._is_client or stream_id != self._last_id + 1:
@@ -360,7 +367,11 @@ class Tunnel:
             self._tell(alert)
         for stream in tuple(self.streams.values()):
             stream.tunnel_gone(End.RESET_BY_PEER if end is End.CLOSED else end, error)
-        self._owner.on_end(self, end, error)
+        owner = self._owner
+        # They know each other, and what the owner holds is heavy: a credential is 47 KB of OpenSSL's memory, of which
+        # the garbage collector sees nothing, so that it would let hundreds pile up before it looks.
+        del self._owner
+        owner.on_end(self, end, error)
 
     def _tell(self, alert: bytes) -> None:
         """The peer hears why, if that can still be told; then RST, or FIN behind the alert."""

@@ -10,7 +10,9 @@ import pytest
 
 from proxy import congestion, sockets
 from proxy.config import Endpoint
+from proxy.reactor import Reactor
 from proxy.side import Side
+from proxy.waits import Waits
 
 
 def _algorithm(sock: socket.socket) -> bytes:
@@ -57,7 +59,7 @@ def test_what_is_dialled_on_this_machine_is_not_paced_and_moves_bytes(run, liste
 
     async def main():
         loop = asyncio.get_running_loop()
-        waited = await sockets.connect(loop, endpoint, 30)
+        waited = await sockets.connect(Waits(loop, Reactor(loop)), endpoint, 30)
         begun = sockets.start_connecting(endpoint, None)
         with contextlib.closing(waited), contextlib.closing(begun):
             assert _algorithm(waited) == _algorithm(begun) == b"reno"

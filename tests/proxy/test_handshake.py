@@ -18,6 +18,13 @@ from pqtls import (
     SessionReceived,
 )
 from proxy.handshake import HandshakeFailed, connection_id, handshake
+from proxy.reactor import Reactor
+from proxy.waits import Waits
+
+
+def waits_here() -> Waits:
+    loop = asyncio.get_running_loop()
+    return Waits(loop, Reactor(loop))
 
 
 @pytest.fixture
@@ -26,11 +33,11 @@ def both(run, tcp_pair):
 
     def go(client, server, timeout=5.0):
         async def main():
-            loop = asyncio.get_running_loop()
+            waits = waits_here()
             near, far = tcp_pair()
             return await asyncio.gather(
-                handshake(loop, near, client, timeout=timeout),
-                handshake(loop, far, server, timeout=timeout),
+                handshake(waits, near, client, timeout=timeout),
+                handshake(waits, far, server, timeout=timeout),
                 return_exceptions=True,
             )
 
@@ -68,7 +75,7 @@ def alone(run, tcp_pair, pki):
             loop = asyncio.get_running_loop()
             near, far = tcp_pair()
             server = ServerConnection(pki.bundle("api").server(True))
-            task = asyncio.ensure_future(handshake(loop, far, server, timeout=timeout))
+            task = asyncio.ensure_future(handshake(waits_here(), far, server, timeout=timeout))
             await scenario(loop, near)
             return await task
 
@@ -109,6 +116,26 @@ def test_what_came_behind_the_last_flight_is_handed_on(alone, pki):
     assert alone(eager).first_plaintext == b"first words"
 
 
+def test_the_last_flight_can_be_left_to_whoever_sends_more_behind_it(run, tcp_pair, pki):
+    async def main():
+        waits = waits_here()
+        near, far = tcp_pair()
+        client = ClientConnection(pki.bundle("web").client(True))
+        server = ServerConnection(pki.bundle("api").server(True))
+        serving = asyncio.ensure_future(handshake(waits, far, server, timeout=30))
+        result = await handshake(waits, near, client, timeout=30, hold_last=True)
+        assert result.event.peer_identity == pki.identity("api")
+        assert not serving.done()
+        assert client.has_data_to_send
+        client.send_data(b"and more")
+        await waits.send_all(near, client.data_to_send())
+        return await serving
+
+    result = run(main())
+    assert result.event.peer_identity == pki.identity("web")
+    assert result.first_plaintext == b"and more"
+
+
 class EagerServer:
     """In place of a connection to a server that asks for no certificate: it may send its tickets, and its first data,
     along with its Finished (RFC 8446 section 4.6.1). Ours always asks, so none of ours does.
@@ -137,7 +164,7 @@ def test_tickets_and_data_that_come_along_with_the_handshake_are_kept(run, tcp_p
 
     async def main():
         near, _ = tcp_pair()
-        return await handshake(asyncio.get_running_loop(), near, EagerServer(events), timeout=5)
+        return await handshake(waits_here(), near, EagerServer(events), timeout=5)
 
     result = run(main())
     assert result.event is completed
@@ -147,7 +174,7 @@ def test_tickets_and_data_that_come_along_with_the_handshake_are_kept(run, tcp_p
 
 def test_each_step_waits_for_its_turn_and_the_wait_counts(run, tcp_pair, pki):
     async def main():
-        loop = asyncio.get_running_loop()
+        waits = waits_here()
         near, far = tcp_pair()
         turns = []
 
@@ -159,15 +186,15 @@ def test_each_step_waits_for_its_turn_and_the_wait_counts(run, tcp_pair, pki):
             ServerConnection(pki.bundle("api").server(True)),
         )
         await asyncio.gather(
-            handshake(loop, near, client, timeout=5), handshake(loop, far, server, timeout=5, our_turn=turn)
+            handshake(waits, near, client, timeout=5), handshake(waits, far, server, timeout=5, our_turn=turn)
         )
         assert len(turns) >= 2  # the ClientHello, and the client's last flight
         again, other = tcp_pair()
         hello = ClientConnection(pki.bundle("web").client(True)).data_to_send()
-        await loop.sock_sendall(again, hello)
+        again.send(hello)
         with pytest.raises(HandshakeFailed) as caught:
             await handshake(
-                loop,
+                waits,
                 other,
                 ServerConnection(pki.bundle("api").server(True)),
                 timeout=0.1,

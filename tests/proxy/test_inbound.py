@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -238,7 +239,10 @@ def test_at_ports_where_servers_speak_first_a_silent_client_has_less_time(run, p
         services = services_of(pki.bundle("api"), limits=limits)
         with contextlib.closing(services.reactor):
             _, accepted = tcp_pair()
-            assert await _first_bytes(services, accepted, MTLSMode.PERMISSIVE, port) == (Sniffed.NOT_TLS, b"")
+            assert await _first_bytes(services, accepted, "10.0.0.1", MTLSMode.PERMISSIVE, port) == (
+                Sniffed.NOT_TLS,
+                b"",
+            )
 
     run(main())
 
@@ -250,9 +254,48 @@ def test_a_sidecar_of_the_mesh_is_recognised_at_a_port_where_servers_speak_first
             dialled, accepted = tcp_pair()
             hello = ClientConnection(pki.bundle("web").client(True)).data_to_send()
             dialled.send(hello)
-            assert await _first_bytes(services, accepted, MTLSMode.PERMISSIVE, 3306) == (Sniffed.OUR_TLS, hello)
+            assert await _first_bytes(services, accepted, "10.0.0.1", MTLSMode.PERMISSIVE, 3306) == (
+                Sniffed.OUR_TLS,
+                hello,
+            )
 
     run(main())
+
+
+def test_a_hello_that_comes_byte_by_byte_has_its_time_once_and_not_for_each_byte(run, pki, tcp_pair):
+    async def main():
+        services = services_of(pki.bundle("api"), limits=Limits(first_bytes_timeout=0.2))
+        dialled, accepted = tcp_pair()
+        hello = ClientConnection(pki.bundle("web").client(True)).data_to_send()
+
+        async def dribble():
+            for byte in hello:  # 17 seconds of it, at least
+                dialled.send(bytes([byte]))
+                await asyncio.sleep(0.01)
+
+        dribbling = asyncio.ensure_future(dribble())
+        with contextlib.closing(services.reactor), pytest.raises(Refused) as refused:
+            await _first_bytes(services, accepted, "10.0.0.1", MTLSMode.STRICT, 80)
+        dribbling.cancel()
+        return refused.value.verdict.reason
+
+    assert run(main()) == "first_bytes_timeout"
+
+
+def test_a_hello_in_two_pieces_is_put_together(run, pki, tcp_pair):
+    async def main():
+        services = services_of(pki.bundle("api"), limits=Limits(first_bytes_timeout=30))
+        dialled, accepted = tcp_pair()
+        hello = ClientConnection(pki.bundle("web").client(True)).data_to_send()
+        with contextlib.closing(services.reactor):
+            dialled.send(hello[:700])
+            reading = asyncio.ensure_future(_first_bytes(services, accepted, "10.0.0.1", MTLSMode.STRICT, 80))
+            while not len(services.reactor):  # it waits for more
+                await asyncio.sleep(0)
+            dialled.send(hello[700:])
+            return await reading == (Sniffed.OUR_TLS, hello)
+
+    assert run(main())
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pqtls.events import HandshakeCompleted
 from proxy.access_log import AccessLog
 from proxy.config import Direction, Endpoint
+from proxy.handshake import HandshakeResult
 from proxy.metrics import Metrics
-from proxy.prepared_lines import OWN, PreparedLines
-from proxy.reasons import CLOSED
+from proxy.prepared_lines import OF_CONNECTION, OF_HANDSHAKE, OF_STREAM, PreparedLines
+from proxy.reasons import CLOSED, Flag, Verdict
 from proxy.record import ConnectionRecord, Sinks
 
 NOW = datetime.datetime(2026, 11, 25, 12, 0, 0, 7000, tzinfo=datetime.UTC)
@@ -53,7 +54,7 @@ def log():
 
 
 def fields_of(own, **others):
-    return dict(zip(OWN, own, strict=True)) | others
+    return dict(zip(OF_STREAM, own, strict=True)) | others
 
 
 def own_of(source="10.0.0.1:5", sent=1):
@@ -64,7 +65,7 @@ def test_the_second_of_a_kind_is_not_made_from_nothing(log):
     prepared = PreparedLines(log)
     for sent in (1, 2**40):
         own = own_of(sent=sent)
-        prepared.write("kind", None, own, lambda own=own: fields_of(own, direction="inbound", reason="100%"))
+        prepared.write(OF_STREAM, "kind", own, lambda own=own: fields_of(own, direction="inbound", reason="100%"))
         assert json.loads(log.line()) == fields_of(own, direction="inbound", reason="100%")
     assert log.made == 0
 
@@ -72,14 +73,14 @@ def test_the_second_of_a_kind_is_not_made_from_nothing(log):
 def test_kinds_are_kept_apart(log):
     prepared = PreparedLines(log)
     for kind in ("a", "b", "a", "b"):
-        prepared.write(kind, None, own_of(), lambda kind=kind: fields_of(own_of(), direction=kind))
+        prepared.write(OF_STREAM, kind, own_of(), lambda kind=kind: fields_of(own_of(), direction=kind))
         assert json.loads(log.line())["direction"] == kind
 
 
 def test_more_kinds_than_are_kept_are_learned_anew(log):
     prepared = PreparedLines(log)
     for number in (*range(300), 0):
-        prepared.write(number, None, own_of(), lambda number=number: fields_of(own_of(), policy=str(number)))
+        prepared.write(OF_STREAM, number, own_of(), lambda number=number: fields_of(own_of(), policy=str(number)))
         assert json.loads(log.line())["policy"] == str(number)
 
 
@@ -90,7 +91,7 @@ values = st.none() | st.booleans() | st.integers() | st.text(max_size=60) | st.j
     source=st.text(max_size=100) | st.from_regex(r"[0-9a-f:.\[\]]{1,60}", fullmatch=True),
     duration=st.floats(min_value=0, allow_infinity=False, allow_nan=False),
     sent=st.integers(min_value=0),
-    others=st.dictionaries(st.text(max_size=20).filter(lambda name: name not in OWN), values, max_size=5),
+    others=st.dictionaries(st.text(max_size=20).filter(lambda name: name not in OF_STREAM), values, max_size=5),
 )
 def test_whatever_the_fields_are_the_bytes_are_those_of_the_access_log(source, duration, sent, others):
     """Sources from outside may be anything: what is not plain takes the long way."""
@@ -98,7 +99,7 @@ def test_whatever_the_fields_are_the_bytes_are_those_of_the_access_log(source, d
     plain, log = Log(), Log()
     try:
         plain.write(fields)
-        PreparedLines(log).write("kind", None, ("now", source, "id", duration, sent, 2), lambda: fields)
+        PreparedLines(log).write(OF_STREAM, "kind", ("now", source, "id", duration, sent, 2), lambda: fields)
         assert log.line() == plain.line()
     finally:
         plain.close()
@@ -144,3 +145,42 @@ def test_a_streams_line_is_the_same_with_and_without_preparation(log):
                 assert written(log, prepared, event=event, notes=notes, policy=policy) == written(
                     log, None, event=event, notes=notes, policy=policy
                 )
+
+
+def whole_life(log, prepared, *, event, seconds, verdict=CLOSED, source="10.0.0.1") -> list[bytes]:
+    sinks = Sinks(Metrics(), log, lambda: NOW, lambda: 5.0, prepared=prepared)
+    record = ConnectionRecord(sinks, Direction.INBOUND, Endpoint(source, 5), PEER, "qbitel")
+    record.going_to(Endpoint("10.0.0.2", 80))
+    record.identified_as(b"0123456789abcdef")
+    record.handshake_completed(HandshakeResult(event, seconds, b""))
+    record.relaying()
+    record.carried(int(seconds * 1e6), 4)
+    record.close(verdict)
+    return log.line().splitlines()
+
+
+def test_the_lines_of_a_connection_with_a_handshake_of_its_own_are_the_same_with_and_without_preparation(log):
+    prepared, events = PreparedLines(log), (completed(), completed("ecdsa_secp256r1_sha256"))
+    for seconds in (0.0041239, 0.0, 12.5, 0.0000004):
+        for event in (*events, *events):
+            lines = whole_life(log, prepared, event=event, seconds=seconds)
+            assert lines == whole_life(log, None, event=event, seconds=seconds)
+            assert [json.loads(line)["event"] for line in lines] == ["handshake", "connection"]
+    log.made = 0
+    whole_life(log, prepared, event=completed(), seconds=0.003)
+    assert log.made == 0
+
+
+def test_what_ends_otherwise_than_well_is_made_from_nothing(log):
+    prepared = PreparedLines(log)
+    reset = Verdict(Flag.NONE, "reset_by_peer", "it is gone")
+    lines = whole_life(log, prepared, event=completed(), seconds=0.004, verdict=reset)
+    assert json.loads(lines[1])["message"] == "it is gone"
+    assert log.made == 1
+
+
+def test_the_names_of_each_kind_of_line_are_in_the_order_of_the_line(log):
+    handshake, connection = (json.loads(line) for line in whole_life(log, None, event=completed(), seconds=1.0))
+    assert [name for name in handshake if name in OF_HANDSHAKE] == list(OF_HANDSHAKE)
+    assert [name for name in connection if name in OF_CONNECTION] == list(OF_CONNECTION)
+    assert [name for name in connection if name in OF_STREAM] == list(OF_STREAM)

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from pqtls import PROFILES
-from proxy import server
+from proxy import binding
 from proxy.config import Direction, Endpoint, ListenerConfig, ProxyConfig
 from proxy.life import Stop
 from proxy.readiness import DRAINING, STARTING, Readiness
@@ -21,7 +21,7 @@ def bound(pki):
         files=pki.files("web"), listeners=(listener,), profiles=(PROFILES["qbitel"],), workers=2,
         admin=(Endpoint("::1", 0),),
     )  # fmt: skip
-    made = server.build(config)
+    made = binding.build(config)
     yield made
     made.close()
 

@@ -302,8 +302,10 @@ def test_what_a_connection_holds_at_the_gate_is_free_once_when_it_is_gone(live):
                 left.append(self)
 
         connection.standing = Standing()
+        connection.relaying(FakeRelay())
         registry.remove(connection)
         registry.remove(connection)
         assert len(left) == 1
+        assert connection.relay is None  # which may know it: neither waits for the garbage collector
 
     live(scenario)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import os
 import random
@@ -21,7 +20,6 @@ from pqtls.errors import Alert, AlertReceived, PeerError, TruncatedStream
 from proxy.engine import READ_SIZE, Scratch
 from proxy.reactor import Reactor
 from proxy.relay import End, Relay
-from proxy.relay import relay as run_relay
 
 MB = 1 << 20
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -350,6 +348,7 @@ class _Shared:
 
     def __init__(self, reactor) -> None:
         self.register, self.modify, self.unregister = reactor.register, reactor.modify, reactor.unregister
+        self.forget = reactor.forget
 
     def __len__(self) -> int:
         return 0
@@ -601,25 +600,102 @@ def test_what_the_peer_said_before_it_ended_reaches_the_application_though_it_re
     assert run(main()) == (True, End.RESET_BY_PEER, -1, -1)
 
 
-def test_a_relay_that_cannot_start_leaves_nothing_behind(run, tcp_pair):
-    class FullReactor(Reactor):
-        """An epoll that takes one descriptor and no more (ENOSPC: fs.epoll.max_user_watches)."""
+@pytest.fixture
+def unsent(run, tcp_pair, pki):
+    """Run a scenario with a relay whose client has not sent the end of its handshake: (app, wire's end, server)."""
 
-        def register(self, fd, events, handler):
-            if len(self):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            super().register(fd, events, handler)
+    def go(scenario, before=b"", finished=False):
+        async def main():
+            reactor = Reactor(asyncio.get_running_loop())
+            client, server = (
+                ClientConnection(pki.bundle("web").client(True)),
+                ServerConnection(pki.bundle("api").server(True)),
+            )
+            server.receive_data(client.data_to_send())
+            client.receive_data(server.data_to_send())
+            (app, application), (peer, wire) = tcp_pair(), tcp_pair()
+            app.send(before)
+            if finished:
+                app.shutdown(socket.SHUT_WR)
+            if before or finished:
+                select.select([application], [], [], 10)
+            outcome = asyncio.get_running_loop().create_future()
+            relay = Relay(reactor, Scratch(), application, wire, client, outcome.set_result)
+            relay.start()
+            try:
+                return await scenario(asyncio.get_running_loop(), app, peer, server)
+            finally:
+                relay.abort(End.DRAINED)
+                reactor.close()
 
-    async def main():
-        reactor = FullReactor(asyncio.get_running_loop())
-        (_, application), (_, wire) = tcp_pair(), tcp_pair()
-        with pytest.raises(OSError, match="No space"):
-            await run_relay(reactor, Scratch(), application, wire, None, started=lambda _: None)
-        assert len(reactor) == 0
-        reactor.close()
-        return application.fileno(), wire.fileno()
+        return run(main())
 
-    assert run(main()) == (-1, -1)
+    return go
+
+
+async def plaintext_of(loop, sock, server, size) -> bytes:
+    found = b""
+    while len(found) < size:
+        server.receive_data(await loop.sock_recv(sock, 65536))
+        found += b"".join(event.data for event in server.events() if isinstance(event, ApplicationData))
+    return found
+
+
+def test_the_end_of_the_handshake_leaves_with_the_first_words(unsent):
+    async def scenario(loop, app, peer, server):
+        select.select([peer], [], [], 10)
+        server.receive_data(peer.recv(65536))  # one piece
+        return [event.data for event in server.events() if isinstance(event, ApplicationData)]
+
+    assert unsent(scenario, b"first words") == [b"first words"]
+
+
+def test_the_end_of_the_handshake_waits_for_no_words(unsent):
+    async def scenario(loop, app, peer, server):
+        server.receive_data(await loop.sock_recv(peer, 65536))
+        assert server.handshake_complete
+        app.send(b"late words")
+        return await plaintext_of(loop, peer, server, len(b"late words"))
+
+    assert unsent(scenario) == b"late words"
+
+
+def test_first_words_that_are_many_follow_the_end_of_the_handshake_in_order(unsent):
+    many = os.urandom(100_000)
+
+    async def scenario(loop, app, peer, server):
+        return await plaintext_of(loop, peer, server, len(many))
+
+    assert unsent(scenario, many) == many
+
+
+def test_who_says_nothing_and_is_finished_has_done_its_handshake_all_the_same(unsent):
+    async def scenario(loop, app, peer, server):
+        while not server.peer_closed:
+            server.receive_data(await loop.sock_recv(peer, 65536))
+        return server.handshake_complete
+
+    assert unsent(scenario, finished=True)
+
+
+def test_an_end_and_the_fin_behind_it_are_one_packet(half):
+    def segments_in(sock) -> int:
+        # tcpi_segs_in of struct tcp_info (linux/tcp.h)
+        (count,) = struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144), 140)
+        return count
+
+    async def scenario(loop, app, peer, server, outcome, relay):
+        before = segments_in(peer)
+        app.shutdown(socket.SHUT_WR)
+        poll = select.poll()
+        poll.register(peer, select.POLLRDHUP)
+        while not poll.poll(0):
+            await asyncio.sleep(0)
+        server.receive_data(peer.recv(65536))
+        assert server.peer_closed
+        return segments_in(peer) - before
+
+    assert half(scenario) == 1
 
 
 class Refusing:

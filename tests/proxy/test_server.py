@@ -1,4 +1,4 @@
-"""One sidecar process from its ports to its end: binding, draining, signals, reloads, limits, memory."""
+"""One sidecar process from its ports to its end: draining, signals, reloads, limits, memory."""
 
 from __future__ import annotations
 
@@ -13,44 +13,9 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import UserError
-from pqtls import PROFILES
-from proxy import server
-from proxy.config import CredentialFiles, Direction, Endpoint, Limits, ListenerConfig, ProxyConfig
-
-
-def configuration(files, *ports: int, **more) -> ProxyConfig:
-    listeners = tuple(
-        ListenerConfig(direction=Direction.OUTBOUND, bind=Endpoint("127.0.0.1", port), target=Endpoint("127.0.0.1", 9))
-        for port in ports
-    )
-    return ProxyConfig(files=files, listeners=listeners, profiles=(PROFILES["qbitel"],), **more)
-
-
-def test_a_port_in_use_is_one_line_and_leaves_nothing_bound(pki, application):
-    taken = application.getsockname()[1]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
-    with pytest.raises(UserError, match=rf"port {taken} on 127\.0\.0\.1 is in use; [^\n]+$"):
-        server.build(configuration(pki.files("web"), free, taken))
-    with socket.socket() as again:
-        again.bind(("127.0.0.1", free))
-
-
-def test_a_port_of_another_qbitel_is_in_use_even_where_workers_share_theirs(pki):
-    first = server.build(configuration(pki.files("web"), 0, workers=2))
-    try:
-        port = first.listeners[0][0].getsockname()[1]
-        assert {group[0].getsockname()[1] for group in first.listeners} == {port}
-        with pytest.raises(UserError, match="is in use"):
-            server.build(configuration(pki.files("web"), port, workers=2))
-    finally:
-        first.close()
-
-
-def test_missing_certificates_are_one_line_before_anything_is_bound(tmp_path):
-    with pytest.raises(UserError, match=r"tls\.crt does not exist"):
-        server.build(configuration(CredentialFiles.in_folder(tmp_path), 0))
+from proxy import binding, server
+from proxy.config import Limits
+from tests.proxy.test_binding import configuration
 
 
 @pytest.fixture
@@ -259,19 +224,6 @@ def test_an_idle_sidecar_is_small(inbound_sidecar):
     assert int(resident[1]) < 50 * 1024  # kB; 46 MiB when this was written
 
 
-def test_the_descriptor_limit_is_raised_as_far_as_it_goes(caplog):
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
-        server.raise_descriptor_limit(100)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 456
-        server.raise_descriptor_limit(10)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 456
-        assert caplog.text == ""
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
 def test_limits_that_make_no_sense_name_their_flag():
     with pytest.raises(UserError, match="--handshake-timeout"):
         Limits(handshake_timeout=0)
@@ -282,7 +234,7 @@ def test_limits_that_make_no_sense_name_their_flag():
 
 
 def test_a_task_that_must_not_end_takes_the_sidecar_with_it(pki, run, monkeypatch, caplog):
-    bound = server.build(configuration(pki.files("web"), 0))
+    bound = binding.build(configuration(pki.files("web"), 0))
 
     async def broken(*_):
         raise ZeroDivisionError

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
+import tracemalloc
 
 import pytest
 
 from pqtls import ClientConnection, ServerConnection, SessionReceived, TicketKeeper
 from pqtls.provider import default_provider
+from pqtls.sessions import SessionFacts
+from pqtls.wire import Reader
 from proxy import credential_files
 from proxy.config import Endpoint
 from proxy.identity import IdentityRule
-from proxy.sessions import SessionStore
+from proxy.sessions import CAPACITY, PER_DESTINATION, SessionStore
 
 ANYBODY = IdentityRule(frozenset(), frozenset())
-US = (b"leaf",)
+US = b"our certificates"
 NOW = datetime.datetime(2026, 11, 23, 12, tzinfo=datetime.UTC)
 
 
-def key(host: str = "10.0.0.1", rule: IdentityRule = ANYBODY, chain: tuple[bytes, ...] = US):
-    return Endpoint(host, 8080), rule, chain
+def key(host: str = "10.0.0.1", rule: IdentityRule = ANYBODY, us: bytes = US):
+    return Endpoint(host, 8080), rule, us
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,7 @@ def test_nothing_is_known_of_a_destination_at_first():
     [
         key("10.0.0.2"),
         key(rule=IdentityRule(frozenset(), frozenset({"spiffe://a/b"}))),
-        key(chain=(b"our next leaf",)),
+        key(us=b"our next ones"),
     ],
 )
 def test_another_destination_another_expectation_or_another_certificate_of_ours_gets_nothing(session, other):
@@ -101,7 +105,7 @@ def test_of_one_destination_the_oldest_goes_first(session):
 
 
 def test_of_all_destinations_the_one_unused_for_longest_is_forgotten(session):
-    store = SessionStore(capacity=3 * 601)  # three with a ticket of one byte
+    store = SessionStore(capacity=2 * 700 + 3 * 601)  # two destinations, and three sessions with a ticket of one byte
     store.keep(key("a"), session(1))
     store.keep(key("b"), session(2))
     store.keep(key("b"), session(3))
@@ -122,4 +126,28 @@ def test_large_tickets_take_the_room_of_many_small_ones(session):
     assert len(store) == 0
     for number in range(4096):
         store.keep(key(f"host-{number}"), session(1))
-    assert len(store) == 4096
+    assert 2048 < len(store) < 4096
+
+
+@pytest.mark.parametrize("each", [1, PER_DESTINATION])
+def test_it_holds_what_it_may_hold_in_bytes_however_many_destinations_there_are(real_session, each):
+    encoded, size = real_session.facts.encode(), len(real_session.ticket)
+    numbers = itertools.count()
+
+    def another():
+        """One as a handshake leaves it behind: nothing of it is shared with others."""
+        number = next(numbers).to_bytes(8, "big")
+        facts = SessionFacts.read(Reader(encoded, "a ticket"))
+        return dataclasses.replace(real_session, facts=facts, ticket=number + bytes(size - 8), psk=number + bytes(40))
+
+    tracemalloc.start()
+    try:
+        store = SessionStore()
+        for host in range(8000 // each):
+            for _ in range(each):
+                store.keep((Endpoint(f"10.{host >> 8}.{host & 255}.1", 8080), (ANYBODY, None, None), US), another())
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(store) < 8000  # it is full
+    assert 0.7 * CAPACITY < held <= 1.1 * CAPACITY

@@ -15,7 +15,9 @@ import pytest
 from mesh.errors import UserError
 from proxy import sockets
 from proxy.config import Endpoint
+from proxy.reactor import Reactor
 from proxy.sockets import ConnectFailed
+from proxy.waits import Waits
 
 HERE = Endpoint("127.0.0.1", 0)
 
@@ -74,9 +76,14 @@ def test_ipv6_and_ipv4_share_a_port_number():
         sockets.listen(Endpoint("0.0.0.0", six.getsockname()[1])).close()  # noqa: S104
 
 
+def waits_here() -> Waits:
+    loop = asyncio.get_running_loop()
+    return Waits(loop, Reactor(loop))
+
+
 def connected(run, *args, **options):
     async def main():
-        return await sockets.connect(asyncio.get_running_loop(), *args, **options)
+        return await sockets.connect(waits_here(), *args, **options)
 
     return run(main())
 
@@ -157,7 +164,7 @@ def test_an_alert_arrives_although_the_peer_had_sent_more_than_was_read(run, tcp
         ours, theirs = tcp_pair()
         await loop.sock_sendall(theirs, bytes(100_000))
         await loop.sock_sendall(ours, b"alert")
-        closing = asyncio.ensure_future(sockets.close_after_alert(loop, ours, 5))
+        closing = asyncio.ensure_future(sockets.close_after_alert(waits_here(), ours, 5))
         await asyncio.sleep(0.05)
         assert await loop.sock_recv(theirs, 100) == b"alert"
         assert await loop.sock_recv(theirs, 100) == b""
@@ -178,7 +185,7 @@ def test_a_peer_that_keeps_sending_is_not_read_for_ever(run, tcp_pair):
                 await loop.sock_sendall(theirs, bytes(65536))
 
         flooding = asyncio.ensure_future(flood())
-        await asyncio.wait_for(sockets.close_after_alert(loop, ours, 60), 5)
+        await asyncio.wait_for(sockets.close_after_alert(waits_here(), ours, 60), 5)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             await flooding
 
@@ -187,13 +194,13 @@ def test_a_peer_that_keeps_sending_is_not_read_for_ever(run, tcp_pair):
 
 def test_that_nobody_listens_is_told_from_other_failures(run):
     async def main():
-        loop = asyncio.get_running_loop()
+        waits = waits_here()
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
             with pytest.raises(ConnectFailed) as refused:
-                await sockets.connect(loop, Endpoint(*bound.getsockname()), 5)
+                await sockets.connect(waits, Endpoint(*bound.getsockname()), 5)
         with pytest.raises(ConnectFailed) as unroutable:
-            await sockets.connect(loop, Endpoint("255.255.255.255", 9), 5)
+            await sockets.connect(waits, Endpoint("255.255.255.255", 9), 5)
         return refused.value.refused, unroutable.value.refused
 
     assert run(main()) == (True, False)

@@ -6,7 +6,6 @@ Nothing in here waits for longer than some milliseconds when all is well; a conn
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import random
 import socket
@@ -17,6 +16,7 @@ import pytest
 from pqtls import ApplicationData, ClientConnection, HandshakeCompleted, ServerConnection, TicketKeeper
 from pqtls.provider import default_provider
 from proxy import credential_files
+from tests.survival.traffic import dialled, echo, received, serving
 
 HANG = 8.0  # seconds; below the handshake's deadline of ten, which would end a hang and hide it
 SECONDS = 1.5  # of each scenario
@@ -39,64 +39,6 @@ def mesh(qbitel, pki):
         return outbound.port("outbound"), port
 
     return start
-
-
-@contextlib.asynccontextmanager
-async def serving(on_connection):
-    """Accept on a free port, each connection with a task of its own; the port."""
-    loop = asyncio.get_running_loop()
-    tasks = set()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(256)
-        listener.setblocking(False)
-
-        async def accept() -> None:
-            while True:
-                accepted, _ = await loop.sock_accept(listener)
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                tasks.add(task := asyncio.ensure_future(with_closing(accepted, on_connection)))
-                task.add_done_callback(tasks.discard)
-
-        accepting = asyncio.ensure_future(accept())
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            accepting.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(accepting, *tasks, return_exceptions=True)
-
-
-async def with_closing(sock: socket.socket, on_connection) -> None:
-    with sock:
-        await on_connection(sock)
-
-
-async def echo(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    while data := await loop.sock_recv(sock, 65536):
-        await loop.sock_sendall(sock, data)
-    sock.shutdown(socket.SHUT_WR)
-
-
-@contextlib.asynccontextmanager
-async def dialled(port: int):
-    with socket.socket() as sock:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        yield sock
-
-
-async def received(sock: socket.socket, length: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    data = b""
-    while len(data) < length:
-        piece = await loop.sock_recv(sock, 65536)
-        assert piece, f"the stream ended after {len(data)} of {length} bytes"
-        data += piece
-    return data
 
 
 async def one_short(port: int, chance: random.Random) -> None:

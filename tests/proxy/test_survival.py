@@ -23,6 +23,7 @@ from tests.survival.test_leaks import (
     test_a_sidecar_that_has_no_descriptors_left_goes_on_when_some_are_free_again,
     test_idle_connections_cost_little_and_work_when_they_are_used,
     test_short_connections_leave_nothing_behind,
+    test_whatever_ends_is_freed_at_once_and_does_not_wait_for_the_garbage_collector,
 )
 from tests.survival.test_renewals import (
     test_a_file_that_is_broken_in_any_way_changes_nothing_until_it_is_whole_again,

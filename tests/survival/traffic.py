@@ -83,6 +83,15 @@ async def dialled(port: int, host: str = "127.0.0.1") -> AsyncIterator[socket.so
         yield sock
 
 
+async def refused(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a connection is reset by whom it reaches, before anything is said."""
+    try:
+        async with dialled(port, host) as sock:
+            return await end_of(sock) == "reset"
+    except ConnectionResetError:
+        return True  # sooner than connect() could say that it is there
+
+
 async def received(sock: socket.socket, length: int) -> bytes:
     """So many bytes; that they come is asserted."""
     loop = asyncio.get_running_loop()

@@ -141,6 +141,7 @@ def test_as_many_connections_as_allowed_are_open_at_one_time():
     group.enter()
     with pytest.raises(Refused, match="2 connections to orders are open") as refused:
         group.enter()
+    assert "maxConnections of the peers document" in str(refused.value)
     assert refused.value.verdict.flag is Flag.CIRCUIT_OPEN
     assert refused.value.verdict.reason == "destination_connection_limit"
     group.leave()
@@ -155,6 +156,27 @@ def test_as_many_as_allowed_wait_at_one_time():
     assert refused.value.verdict.reason == "destination_pending_limit"
     group.end_connecting()
     group.begin_connecting()
+
+
+def test_a_limit_that_a_rule_sets_is_told_with_the_rule():
+    rule = "DestinationRule shop/orders"
+    group = group_of(A, max_connections=1, max_pending=1, rule=rule)
+    group.enter()
+    group.begin_connecting()
+    with pytest.raises(Refused, match=f"as maxConnections of {rule} allows"):
+        group.enter()
+    with pytest.raises(Refused, match=f"as http1MaxPendingRequests of {rule} allows"):
+        group.begin_connecting()
+    own = group_of(A, max_connections=1, rule=rule, said=frozenset({"maxConnections"}))
+    own.enter()
+    with pytest.raises(Refused, match="maxConnections of the peers document"):
+        own.enter()
+
+
+def test_where_few_are_left_none_is_left_out_any_more():
+    group = group_of(A, B, ejection=Ejection(failures=1, most_percent=100, panic_percent=60))
+    group.failed(group.choose(), 0.1, "refused")
+    assert {group.choose().address for _ in range(4)} == {A.host, B.host}
 
 
 def test_retries_are_made_within_attempts_and_budget():

@@ -53,12 +53,15 @@ class World:
                 end.run("ip", "link", "set", device, "up")
         self.here.run("ip", "route", "add", "10.99.0.0/24", "via", MESHED)
         self.document = self.base / "peers.yaml"
+        self.policies = self.base / "policies"
+        self.policies.mkdir()
+        self.own(self.policies)
         self.write()
         for pod, certs in ((self.here, "web"), (self.meshed, "api")):
             shutil.copytree(pki.base / certs, self.base / certs)
             self.own(self.base / certs, *(self.base / certs).iterdir())
             pod.run(*QBITEL, "init")
-        self.start(self.here, "web", "--peers", self.document)
+        self.start(self.here, "web", "--peers", self.document, "--policy", self.policies)
         self.start(self.meshed, "api")
         for pod in (self.meshed, self.plain):
             for address in (MESHED if pod is self.meshed else PLAIN,):
@@ -100,6 +103,19 @@ class World:
         # The chores of the sidecar find it by themselves, but not at once. `ip netns exec` becomes what it runs.
         self.here.sidecar.send_signal(signal.SIGHUP)
         self.until(lambda: self.here.err.read_text().count("peers in use") > before, self.here)
+
+    def rule(self, host: str, mode: str) -> None:
+        """The folder has this DestinationRule alone, and it is followed."""
+        spec = {"host": host, "trafficPolicy": {"tls": {"mode": mode}}}
+        metadata = {"name": mode.lower().replace("_", "-"), "namespace": "default"}
+        rule = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata, "spec": spec}
+        (self.policies / "rule.yaml").write_text(json.dumps(rule))
+        self.here.sidecar.send_signal(signal.SIGHUP)
+        code = (
+            "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:15000/config_dump').read().decode())"
+        )
+        wanted = f"DestinationRule default/{metadata['name']}"
+        self.until(lambda: wanted in self.here.run(sys.executable, "-c", code), self.here)
 
     def dial(self, address: str, port: int = 8080) -> str:
         """What the application of the first pod hears there; "reset" where it is reset."""
@@ -243,3 +259,22 @@ def test_off_passes_where_a_larger_network_requires(world):
     assert world.dial(PLAIN) == "hello from 10.78.1.1 ping"
     assert world.last(world.here, destination=f"{PLAIN}:8080", peer="not-this")["group"] is None
     assert world.dial(MESHED) == "hello from 127.0.0.6 ping"
+
+
+def test_a_destination_rule_says_whether_a_service_is_dialled_by_the_mesh_or_as_plain_tcp(world):
+    host, other = "plain.default.svc.cluster.local", "meshed.default.svc.cluster.local"
+    pin = ["spiffe://cluster.local/ns/default/sa/*"]
+    world.take_up(
+        entry("mesh", None, "require", identities=pin, services={host: [PLAIN]}),
+        entry("outside", None, "off", services={other: [MESHED]}),
+    )
+    assert world.dial(PLAIN) == "reset"
+    assert world.dial(MESHED) == "reset"  # it is STRICT
+    world.rule(host, "DISABLE")
+    assert world.dial(PLAIN) == "hello from 10.78.1.1 ping"
+    line = world.last(world.here, destination=f"{PLAIN}:8080", peer=f"{host}:*", flag="-")
+    assert (line["group"], "fallback" in line) == (None, False)
+    world.rule(other, "ISTIO_MUTUAL")
+    assert world.dial(MESHED) == "hello from 127.0.0.6 ping"
+    assert world.last(world.here, destination=f"{MESHED}:8080", peer=f"{other}:*")["group"] == "X25519MLKEM1024"
+    assert world.dial(PLAIN) == "reset"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mesh.errors import UserError
+from mesh.resources import ResourceSet
+from mesh.selectors import Workload
 from proxy.config import Endpoint, networks
 from proxy.metrics import Metrics
 from proxy.peers.peers import NoPeers, check_peers, peers_of, router_of
@@ -21,6 +23,7 @@ def test_without_a_document_there_is_the_short_form_alone(run, pki):
 
     async def live():
         await peers.load()
+        peers.follow(ResourceSet(), Workload("shop", {}, "web"), "cluster.local")
         peers.tend()
         peers.refresh()
         await peers.close()

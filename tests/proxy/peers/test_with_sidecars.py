@@ -8,6 +8,7 @@ import json
 import signal
 import socket
 import threading
+import urllib.request
 
 import pytest
 
@@ -68,11 +69,11 @@ def document(tmp_path):
     return write
 
 
-def take_up(sidecar) -> None:
-    """Have the sidecar read its document now."""
-    before = sidecar.messages.count("peers in use")
+def take_up(sidecar, until: str = "peers in use") -> None:
+    """Have the sidecar read its document and its policies now, until it says so once more."""
+    before = sidecar.messages.count(until)
     sidecar.process.send_signal(signal.SIGHUP)
-    sidecar.wait_for(lambda: sidecar.messages.count("peers in use") > before)
+    sidecar.wait_for(lambda: sidecar.messages.count(until) > before)
 
 
 @pytest.fixture
@@ -245,3 +246,65 @@ def test_a_broken_document_ends_the_start_in_one_line(qbitel, pki, document, tmp
     assert sidecar.process.wait(PATIENCE) == 2
     (line,) = sidecar.messages.splitlines()
     assert "peers.yaml:1: Peers: peers[0].mode: 'always' is none of require, prefer, off" in line
+
+
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: limits, namespace: {namespace}}}
+spec:
+  host: here.default.svc.cluster.local
+  trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {most}}}}}}}
+"""
+
+
+def replaced(path, text: str) -> None:
+    new = path.with_name("new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def ruled(sidecar) -> list[tuple[str, int | None]]:
+    """The entries to which a rule has added something, as its admin port shows them."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{sidecar.port('admin')}/config_dump", timeout=PATIENCE) as answer:
+        entries = json.load(answer)["workers"][0]["peers"]["entries"]
+    return [(one["rule"], one["max_connections"]) for one in entries if one["rule"]]
+
+
+def test_a_destination_rule_of_the_folder_limits_what_is_dialled_and_may_change(
+    applications, inbound_sidecar, outbound_sidecar, document, dial, ask, tmp_path
+):
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    replaced(policies / "limits.yaml", RULE.format(namespace="default", most=2))
+    inbound = inbound_sidecar(applications(b"a").port)
+    services = {"here.default.svc.cluster.local": ["127.0.0.0/8"]}
+    outbound = outbound_sidecar(
+        inbound.port("inbound"), "--peers", document(services=services, cidrs=["192.0.2.1/32"]), "--policy", policies,
+        "--admin", "127.0.0.1:0",
+    )  # fmt: skip
+    held = [dial(outbound.port("outbound")) for _ in range(2)]
+    for sock in held:
+        sock.sendall(b"?")
+        assert sock.recv(1) == b"a"
+    assert ask(outbound) == b""
+    (line,) = outbound.wait_for(outbound.lines)
+    assert (line["flag"], line["reason"]) == ("CIRCUIT_OPEN", "destination_connection_limit")
+    assert line["peer"] == "here.default.svc.cluster.local:*"
+    assert "maxConnections of DestinationRule default/limits" in line["message"]
+    assert ruled(outbound) == [("DestinationRule default/limits", 2)]
+    replaced(policies / "limits.yaml", RULE.format(namespace="default", most=3))
+    outbound.process.send_signal(signal.SIGHUP)
+    outbound.wait_for(lambda: ruled(outbound) == [("DestinationRule default/limits", 3)])
+    held.append(dial(outbound.port("outbound")))
+    held[2].sendall(b"?")
+    assert held[2].recv(1) == b"a"  # those that were open are counted on
+    assert ask(outbound) == b""
+    # A broken file changes nothing, and without a rule there is no limit.
+    replaced(policies / "limits.yaml", RULE.format(namespace="default", most="many"))
+    take_up(outbound, "the policies were not reloaded")
+    assert ask(outbound) == b""
+    (policies / "limits.yaml").unlink()
+    outbound.process.send_signal(signal.SIGHUP)
+    outbound.wait_for(lambda: ruled(outbound) == [])
+    assert ask(outbound) == b"a"

@@ -145,4 +145,13 @@ def test_the_end_of_the_process_is_told_and_then_enforced(kept):
 def test_what_ended_it_is_remembered_for_whoever_was_about_to_use_it(kept):
     error = ValueError("why")
     kept.on_end(kept.tunnel, End.INTERNAL_ERROR, error)
-    assert kept.failure is error
+    assert kept.take_failure() is error
+    assert kept.take_failure() is None
+
+
+def test_nothing_that_ended_it_knows_it(kept):
+    """The frames of a traceback know all that their functions had: it would be freed by the garbage collector alone."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        1 / 0  # noqa: B018
+    kept.on_end(kept.tunnel, End.INTERNAL_ERROR, caught.value)
+    assert kept.take_failure().__traceback__ is None

@@ -157,6 +157,30 @@ def test_what_tls_itself_has_to_say_waits_for_the_wire_too(tcp_pair):
     assert rig.read(total + 10)[-10:] == b"key update"
 
 
+def test_what_tls_itself_has_to_say_goes_in_front_of_the_frames_of_its_turn_and_none_is_lost(tcp_pair):
+    rig = Rig(tcp_pair, buffer=4096)
+    fill = bytes(2_000_000)
+    sent = rig.wire.send(fill)
+    with pytest.raises(BlockingIOError):  # the kernel is full, and nobody here knows it yet
+        while True:
+            sent += rig.wire.send(fill)
+    rig.out.put(b"frame")
+    rig.engine.own = b"key update"
+    rig.out.send_engines_own()
+    assert rig.engine.own, "it would have gone out apart, and the frame's record have taken its place"
+    rig.turn.end()
+    assert rig.out.is_blocked
+    assert rig.read(sent + 15)[-15:] == b"key updateframe"
+
+
+def test_what_tls_itself_has_to_say_goes_out_where_a_turn_has_no_frame_after_all(rig):
+    assert rig.out.reserve(100) is not None  # for an application that had nothing to say
+    rig.engine.own = b"key update"
+    rig.out.send_engines_own()
+    rig.turn.end()
+    assert rig.read(10) == b"key update"
+
+
 def test_what_nobody_waits_for_goes_in_front_of_the_next_frame(rig):
     rig.out.put_with_next(b"accepted.")
     rig.turn.end()

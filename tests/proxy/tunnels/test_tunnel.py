@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pqtls.errors import Alert, TruncatedStream
+from proxy import sockets
 from proxy.config import Endpoint
 from proxy.engine import Scratch
 from proxy.reactor import Reactor
@@ -296,6 +297,44 @@ def test_close_is_heard_as_close_notify(by_hand):
         assert peer.side.ended == (End.CLOSED, None)
 
     by_hand(scenario)
+
+
+def test_a_tunnel_whose_wire_turns_out_to_be_broken_by_its_last_words_ends_once(by_hand):
+    async def scenario(peer):
+        peer.side.tunnel.ping()  # goes out with the end of the turn, or with close()
+        sockets.reset(peer.wire)
+        peer.side.tunnel.close()
+        end, error = await peer.ended()
+        assert end is End.RESET_BY_PEER
+        assert isinstance(error, OSError)
+        peer.side.tunnel.close()
+
+    by_hand(scenario)
+
+
+def test_what_comes_behind_its_end_is_not_looked_at(run, tcp_pair, tls_pair):
+    """A server may say all of it in the flight that ends the handshake: DRAIN, at which the owner closes, and junk."""
+
+    class Closes(Side):
+        def on_draining(self, tunnel):
+            super().on_draining(tunnel)
+            tunnel.close()
+
+    async def main():
+        reactor = Reactor(asyncio.get_running_loop())
+        wire, ours = tcp_pair()
+        client, server = tls_pair()
+        server.send_data(b"x")
+        client._buffer += b"\xff" * 5 + server.data_to_send()[5:-1]  # what came in the same read, and is no record
+        side = Closes(reactor)
+        side.tunnel = Tunnel(reactor, TunnelBuffers(Scratch()), ours, client, side, is_client=True)
+        side.tunnel.start(frame(0, FrameType.DRAIN))
+        assert side.ended == (End.CLOSED, None)
+        assert len(reactor) == 0
+        reactor.close()
+        sockets.close(wire)
+
+    run(main())
 
 
 def test_a_client_takes_no_streams_of_its_server(by_hand):
