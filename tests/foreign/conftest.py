@@ -36,10 +36,19 @@ class Mesh:
 
 @pytest.fixture(scope="session")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Mesh:
-    folder = tmp_path_factory.mktemp("mesh")
+    # Without an intermediate: rustls, as this package drives it, stalls at a flight with two such certificates.
+    return _issued(tmp_path_factory.mktemp("mesh"), "--root-only")
+
+
+@pytest.fixture(scope="session")
+def whole_mesh(tmp_path_factory: pytest.TempPathFactory) -> Mesh:
+    """The same of authorities as they run: with intermediates, and with revocation lists."""
+    return _issued(tmp_path_factory.mktemp("whole-mesh"))
+
+
+def _issued(folder: Path, *words: str) -> Mesh:
     for authority, names in (("ca", ("server", "client")), ("other", ("stranger",))):
-        # Without an intermediate: rustls, as this package drives it, stalls at a flight with two such certificates.
-        assert qbitel(["ca", "init", str(folder / authority), "--root-only"]) == 0
+        assert qbitel(["ca", "init", str(folder / authority), *words]) == 0
         for name in names:
             arguments = ["--spiffe", identity(name), "--dns", "localhost", "--ip", "127.0.0.1"]
             assert qbitel(["ca", "issue", str(folder / authority), *arguments]) == 0

@@ -28,6 +28,11 @@ def program() -> str:
     return openssl_program()
 
 
+@pytest.fixture
+def mesh(whole_mesh: Mesh) -> Mesh:
+    return whole_mesh
+
+
 def held(folder: Path) -> tuple[str, ...]:
     """The intermediates and the revocation lists that lie in a folder of `qbitel ca issue`, for a tunnel."""
     return ("--intermediates", str(folder / "intermediates.crt"), "--crl", str(folder / "crl.pem"))
