@@ -113,8 +113,8 @@ class Group:
             raise Refused(
                 Flag.CIRCUIT_OPEN,
                 "destination_connection_limit",
-                f"{self._pool.connections.limit} connections to {self.entry.name} are open, as many as "
-                f"{self._from('maxConnections')} allows. Find out why so many stay open, or raise the limit.",
+                f"as many connections to {self.entry.name} are open as {self._from('maxConnections')} allows: "
+                f"{self._pool.connections.limit}. Find out why so many stay open, or raise the limit.",
             )
         if self._budget is not None:
             self._budget.request(self.now())
@@ -129,9 +129,9 @@ class Group:
             raise Refused(
                 Flag.CIRCUIT_OPEN,
                 "destination_pending_limit",
-                f"{self._pool.pending.limit} connections to {self.entry.name} wait for it to answer, as many as "
-                f"{self._from('maxPending', 'http1MaxPendingRequests')} allows. It is slow or gone; or raise "
-                "the limit.",
+                f"as many connections to {self.entry.name} wait for it to answer as "
+                f"{self._from('maxPending', 'http1MaxPendingRequests')} allows: {self._pool.pending.limit}. It is slow "
+                "or gone; or raise the limit.",
             )
 
     def _from(self, field: str, of_rule: str = "") -> str:
