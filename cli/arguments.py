@@ -54,6 +54,15 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def busy_poll(text: str) -> float:
+    """Parse microseconds to look for events for argparse, into seconds: at most a thousand, which nobody would sleep
+    through anyway.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) > 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of microseconds up to 1000")
+    return int(text) / 1e6
+
+
 def seconds(text: str) -> float:
     """Parse a time to wait for argparse, in seconds: at most an hour, which is what a supervisor waits at the most."""
     try:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.arguments import Address, Parser, address, positive_int
+from cli.arguments import Address, Parser, address, busy_poll, positive_int
 from cli.proxy_life import add_life_options, add_limits, life, limits
 from cli.proxy_peers import add_peers_options, tunnel_listeners
 from cli.proxy_policy import add_policy_options, policy_config
@@ -19,6 +19,7 @@ from mesh import names
 from mesh.errors import UserError
 from mesh.modes import MTLSMode
 from proxy import config, key_log, sockets, workers
+from proxy.busy_polling import WINDOW
 from proxy.config import (
     CredentialFiles,
     Direction,
@@ -103,6 +104,13 @@ def _parser() -> Parser:
     add_limits(parser)
     _add_tunnels(parser)
     parser.add_argument("--workers", metavar="N", type=positive_int, default=1, help="processes (%(default)s)")
+    parser.add_argument(
+        "--busy-poll",
+        metavar="US",
+        type=busy_poll,
+        help="how long to look for the next event before sleeping, where that pays, in microseconds; 0: never "
+        f"({WINDOW * 1e6:g} where there is a processor for each worker and one more, else 0)",
+    )
     add_log_level(parser)
     return parser
 
@@ -198,6 +206,7 @@ def _config(options: argparse.Namespace) -> ProxyConfig:
         ),
         tunnels=options.tunnels,
         workers=options.workers,
+        busy_poll=options.busy_poll,
     )
 
 

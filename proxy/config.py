@@ -286,6 +286,7 @@ class ProxyConfig:
     limits: Limits = field(default_factory=Limits)
     tunnels: bool = True
     workers: int = 1
+    busy_poll: float | None = None  # seconds; None: what suits the processors that there are (busy_polling.py)
     provider: str = "cryptography"
     key_log: Path | None = None
 

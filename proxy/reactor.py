@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
+from collections.abc import Callable
 from typing import Final, Protocol
+
+from proxy.busy_polling import BusyPolling
 
 # How many ready descriptors one turn takes before handshakes, accepts and timers of the loop get theirs. At up to 1 MiB
 # each, where all of it is bulk, that is some 50 ms of the worst work.
@@ -40,15 +43,20 @@ class EndsTurns(Protocol):
 
 
 class Reactor:
-    """Owns one epoll instance. Single-threaded, like the loop that it hangs on."""
+    """Owns one epoll instance. Single-threaded, like the loop that it hangs on.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Without `polling` it sleeps whenever nothing is ready.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, polling: BusyPolling | None = None) -> None:
         self._loop = loop
+        self._polling = polling
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._gone: set[int] = set()
         self._in_turn = False
         self._at_end: list[EndsTurns] = []
+        self._afterwards: list[Callable[[], None]] = []
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def register(self, fd: int, events: int, handler: Handler) -> None:
@@ -73,9 +81,15 @@ class Reactor:
 
     def at_end_of_turn(self, handler: EndsTurns) -> None:
         """Call `handler.on_turn_end` when all that was ready is handled; outside of a turn, in the loop's next."""
-        if not self._at_end and not self._in_turn:
-            self._loop.call_soon(self._end_turn)
+        self._see_to_an_end()
         self._at_end.append(handler)
+
+    def after_turn(self, callback: Callable[[], None]) -> None:
+        """Call `callback` behind all that `at_end_of_turn` asked for: what nobody waits for is done when everything
+        that somebody waits for has been sent. It must not block.
+        """
+        self._see_to_an_end()
+        self._afterwards.append(callback)
 
     def close(self) -> None:
         """Stop watching. Descriptors that are still registered are left to their owners."""
@@ -87,9 +101,12 @@ class Reactor:
         return len(self._handlers)
 
     def _turn(self) -> None:
+        if self._polling is not None:
+            self._polling.turn_begins()
         self._gone.clear()
         self._in_turn = True
-        for fd, mask in self._epoll.poll(0, _PER_TURN):
+        ready = self._epoll.poll(0, _PER_TURN)
+        for fd, mask in ready:
             # A number that was closed in this turn may already belong to a new socket; this event is the old one's.
             if fd in self._gone:
                 continue
@@ -101,9 +118,20 @@ class Reactor:
                 handler.on_crash(error)
         self._in_turn = False
         self._end_turn()
+        if self._polling is not None and self._polling.turn_ends(len(ready)):
+            self._loop.call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        """A loop that has something to do soon does not sleep: it looks what is ready, and gets here again."""
+        if self._polling is not None and self._polling.look_again():
+            self._loop.call_soon(self._look_again)
+
+    def _see_to_an_end(self) -> None:
+        if not (self._in_turn or self._at_end or self._afterwards):
+            self._loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        while self._at_end:
+        while self._at_end or self._afterwards:
             handlers, self._at_end = self._at_end, []
             for handler in handlers:
                 try:
@@ -111,3 +139,11 @@ class Reactor:
                 except Exception as error:  # noqa: BLE001  # see _turn
                     _log.exception("a bug in the relay ended a tunnel; please report it")
                     handler.on_crash(error)
+            if self._at_end:
+                continue
+            callbacks, self._afterwards = self._afterwards, []
+            for callback in callbacks:
+                try:
+                    callback()
+                except Exception:  # noqa: BLE001  # see _turn
+                    _log.exception("a bug left the end of a connection undone; please report it")

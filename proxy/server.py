@@ -13,13 +13,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from proxy import self_test
+from proxy import cpus, self_test
 from proxy.access_log import AccessLog
 from proxy.admin.inspector import Inspector
 from proxy.admin.plain import plain
 from proxy.admin.server import AdminServer, Ask, Overview
 from proxy.binding import Bound
-from proxy.config import Direction, Endpoint, ListenerConfig
+from proxy.busy_polling import BusyPolling, window_where
+from proxy.config import Direction, Endpoint, ListenerConfig, ProxyConfig
 from proxy.credential_files import CredentialStore
 from proxy.credentials import utc_now
 from proxy.endings import Endings
@@ -70,6 +71,14 @@ def _keeper(bound: Bound, metrics: Metrics, worker: int) -> Keeper:
     raise AssertionError("credentials of an authority come of a configuration that names it")
 
 
+def _reactor(loop: asyncio.AbstractEventLoop, config: ProxyConfig) -> Reactor:
+    window = config.busy_poll
+    if window is None:
+        window = window_where(cpus.available(), config.workers)
+    _log.debug("it looks for the next event for up to %g µs before it sleeps", window * 1e6)
+    return Reactor(loop, BusyPolling(window) if window else None)
+
+
 class Process:
     """Serves one worker's set of listening sockets, with its own loop, reactor, counters and connections."""
 
@@ -98,7 +107,7 @@ class Process:
         """
         loop = asyncio.get_running_loop()
         stop = self._stop
-        reactor = Reactor(loop)
+        reactor = _reactor(loop, self._config)
         # None: it was started with standard output closed.
         stdout = sys.stdout.fileno() if sys.stdout is not None else None
         access_log = AccessLog(stdout, self.metrics.log_lines_dropped.inc, self._config.access_log)

@@ -320,10 +320,15 @@ class Stream:
         if self._finished_reading:
             self._end(End.CLOSED)  # closing the socket says FIN
             return
+        self._reactor.after_turn(self._shut_down)
+
+    def _shut_down(self) -> None:
+        """Say FIN. It wakes an application that others may be waiting for."""
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            self._application_gone(error)
+            if not self.ended:  # else it is closed, or its relay will see
+                self._application_gone(error)
 
     def _give_credit(self) -> None:
         """The application has taken so much that as much more may come."""
@@ -413,11 +418,19 @@ class Stream:
         if self._registered:
             self._registered = False
             self._reactor.forget(self.fd)
+        self._pending.clear()
         if end is End.CLOSED:
-            sockets.close(self._sock)
+            self._tunnel.streams.pop(self.id, None)
+            self._reactor.after_turn(self._close)  # all is said, and others' data may wait to be sent
         else:
             sockets.reset(self._sock)
-        self._pending.clear()
+            self._gone(end, error)
+
+    def _close(self) -> None:
+        sockets.close(self._sock)
+        self._gone(End.CLOSED, None)
+
+    def _gone(self, end: End, error: Exception | None) -> None:
         self._tunnel.forget(self.id)
         if self._next is not None:
             sockets.reset(self._next.wire)

@@ -69,6 +69,8 @@ def quiet(*more: object) -> tuple[object, ...]:
         (["--connect-timeout", "0"], "--connect-timeout must be more than 0"),
         (["--drain-seconds", "-1"], "--drain-seconds must be 0 or more"),
         (["--workers", "two"], "is not a whole number"),
+        (["--busy-poll", "auto"], "is not a whole number of microseconds up to 1000"),
+        (["--busy-poll", "1001"], "is not a whole number of microseconds up to 1000"),
         (["--no-capture"], "nothing to listen on"),
         (["--interception-mode", "tproxy"], "invalid choice: 'tproxy'"),
         (["--interception-mode", "TPROXY", "--no-capture"], "of no use with --no-capture"),
@@ -254,3 +256,9 @@ def test_the_peers_document_is_named_beside_the_short_form():
     config = configured("--peers", "peers.yaml", "--mesh", "10.0.0.0/8")
     assert str(config.peers_file) == "peers.yaml"
     assert [str(network) for network in config.mesh] == ["10.0.0.0/8"]
+
+
+def test_looking_for_events_before_sleeping_is_given_in_microseconds_and_by_default_left_to_the_machine():
+    assert configured("--busy-poll", "150").busy_poll == 150e-6
+    assert configured("--busy-poll", "0").busy_poll == 0
+    assert configured().busy_poll is None

@@ -166,3 +166,68 @@ def test_a_descriptor_that_is_closed_need_only_be_forgotten(within, pipes):
         assert len(reactor) == 2
 
     within(scenario)
+
+
+class Ender:
+    """Asks for the end of the turn in which it is told that something is ready."""
+
+    def __init__(self, reactor, order) -> None:
+        self.reactor, self.order = reactor, order
+
+    def on_ready(self, fd: int, mask: int) -> None:
+        os.read(fd, 1)
+        self.reactor.after_turn(lambda: self.order.append("afterwards"))
+        self.reactor.at_end_of_turn(self)
+        self.order.append("ready")
+
+    def on_turn_end(self) -> None:
+        self.order.append("sent")
+
+    def on_crash(self, error: Exception) -> None:
+        raise error
+
+
+def test_what_nobody_waits_for_is_done_when_all_that_is_ready_was_handled_and_sent(within, pipes):
+    made = [pipes(), pipes()]
+    order: list[str] = []
+
+    async def scenario(reactor):
+        for read, write in made:
+            reactor.register(read, select.EPOLLIN, Ender(reactor, order))
+            os.write(write, b"x")
+        await asyncio.sleep(0.05)
+
+    within(scenario)
+    assert order == ["ready", "ready", "sent", "sent", "afterwards", "afterwards"]
+
+
+def test_outside_of_a_turn_it_is_done_in_the_loops_next_and_what_it_has_to_send_behind_it(within):
+    order: list[str] = []
+
+    async def scenario(reactor):
+        ender = Ender(reactor, order)
+
+        def late() -> None:
+            order.append("afterwards")
+            reactor.at_end_of_turn(ender)
+            reactor.after_turn(lambda: order.append("last"))
+
+        reactor.after_turn(late)
+        assert order == []
+        await asyncio.sleep(0.01)
+
+    within(scenario)
+    assert order == ["afterwards", "sent", "last"]
+
+
+def test_a_bug_in_what_one_connection_leaves_keeps_nobody_elses_from_being_done(within, caplog):
+    done: list[str] = []
+
+    async def scenario(reactor):
+        reactor.after_turn(lambda: 1 // 0)
+        reactor.after_turn(lambda: done.append("the other"))
+        await asyncio.sleep(0.01)
+
+    within(scenario)
+    assert done == ["the other"]
+    assert "please report it" in caplog.text

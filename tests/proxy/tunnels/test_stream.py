@@ -262,3 +262,47 @@ def test_that_the_application_has_accepted_is_said_with_the_next_frame_or_in_tim
         await rig.client.until(lambda: rig.client.connected == 2)
 
     joined(scenario)
+
+
+def test_what_one_stream_has_to_say_goes_before_the_end_of_another(joined):
+    """FIN and close() wake an application that nobody waits for; data is what somebody waits for."""
+
+    class Watched:
+        """A stream's socket, and in which order it and others were used."""
+
+        def __init__(self, sock, order, name) -> None:
+            self.sock, self.order, self.name = sock, order, name
+
+        def __getattr__(self, name):
+            if name in ("send", "shutdown", "close"):
+                self.order.append((self.name, name))
+            return getattr(self.sock, name)
+
+    async def scenario(rig):
+        (app_1, server_1), (app_2, server_2) = await rig.open(), await rig.open()
+        for app, server in ((app_1, server_1), (app_2, server_2)):
+            await rig.loop.sock_sendall(app, b"question")
+            assert await rig.loop.sock_recv(server, 100) == b"question"
+        order = []
+        for side in (rig.client, rig.server):
+            for number, stream in side.tunnel.streams.items():
+                stream._sock = Watched(stream._sock, order, number)
+        # One turn's frames of the client: FIN of the first stream, then DATA of the second.
+        app_1.shutdown(socket.SHUT_WR)
+        app_2.send(b"more")
+        assert await rig.loop.sock_recv(server_2, 100) == b"more"
+        assert await rig.loop.sock_recv(server_1, 100) == b""
+        assert order == [(2, "send"), (1, "shutdown")]
+        order.clear()
+        # … and the other way, where FIN is the end of the first stream.
+        server_1.close()
+        server_2.send(b"answer")
+        assert await rig.loop.sock_recv(app_2, 100) == b"answer"
+        assert await rig.loop.sock_recv(app_1, 100) == b""
+        await rig.client.until(lambda: rig.client.outcomes and rig.server.outcomes)
+        assert sorted(order) == [(1, "close"), (1, "close"), (2, "send")]
+        assert order.index((2, "send")) < order.index((1, "close"), 1)
+        assert ends(rig.client) == ends(rig.server) == [End.CLOSED]
+        assert list(rig.client.tunnel.streams) == list(rig.server.tunnel.streams) == [2]
+
+    joined(scenario)
