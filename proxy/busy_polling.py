@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-# Seconds. An answer from behind the other sidecar and its application takes 100 to 200 microseconds on one machine;
-# with 100 in place of 200, a third of what there is to gain is lost, with 300 nothing more is gained (`make bench`).
+# Seconds. An answer from behind the other sidecar and its application takes 100 to 200 microseconds on one machine:
+# 100 in place of 200 gain 5 to 10 % less, 400 no more than the noise (docs/adr/0024-busy-polling.md).
 WINDOW: Final = 200e-6
 # Where a turn has more to do than that, on average, more is there when it ends: nobody would sleep, and what comes
-# meanwhile leaves in one record. The average is over some eight turns.
-_FEW: Final = 2.0
+# meanwhile leaves in one record. One connection at a time makes two events a turn and now and then a third: its end,
+# the next one, its first bytes. The average is over some eight turns.
+_FEW: Final = 3.0
 _WEIGHT: Final = 1 / 8
 # After so many windows in a row in which nothing came, so many events that would have been reason to look are passed
 # over: at first, and at most, doubled each time. Three windows in 1,024 events cost next to nothing.

@@ -165,6 +165,7 @@ def test_no_byte_of_a_certificate_that_is_another_raises(name: str, data: st.Dat
         assert isinstance(found.is_due(NOW), bool)
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @settings(max_examples=200)
 @given(st.sampled_from(sorted(FILES)), st.integers(0, 700), st.integers(0, 255))
 def test_a_file_that_is_cut_or_damaged_raises_nothing(name: str, at: int, byte: int) -> None:
