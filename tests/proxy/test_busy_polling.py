@@ -101,6 +101,17 @@ def test_where_each_turn_has_much_to_do_nobody_looks(rig):
     assert rig.gave_way == seen
 
 
+def test_where_events_come_one_by_one_and_fast_nobody_looks_so_that_they_come_together(rig):
+    for _ in range(200):  # 25 µs each: within the window, and found at once by whoever looked
+        rig.event(after=20 * US)
+        rig.polling.look_again()
+    seen = rig.gave_way
+    assert seen > 0
+    assert not any(rig.event(after=20 * US) for _ in range(100))
+    assert rig.gave_way == seen
+    assert any(rig.event(after=100 * US) for _ in range(60))  # fewer come now
+
+
 def test_who_looks_when_much_comes_to_do_stops(rig):
     assert rig.event(after=100 * US)
     rig.event(after=50 * US, events=30)
