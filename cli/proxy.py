@@ -109,7 +109,7 @@ def _parser() -> Parser:
         metavar="US",
         type=busy_poll,
         help="how long to look for the next event before sleeping, where that pays, in microseconds; 0: never "
-        f"({WINDOW * 1e6:g} where there is a processor for each worker and one more, else 0)",
+        f"({WINDOW * 1e6:g} where there is a processor for each worker, and more than one, else 0)",
     )
     add_log_level(parser)
     return parser

@@ -39,8 +39,8 @@ _BACK_OFF: Final = 100
 def window_where(cpus: float, workers: int) -> float:
     """The window for a process of so many workers with the time of `cpus` processors; 0 for none.
 
-    To look costs time, which must be there: for each worker a processor, or a container's limit would stop it for the
-    rest of a tenth of a second; and another one, for who is waited for.
+    To look costs time, which must be there: for each worker a processor's, or a container's limit would stop it for the
+    rest of a tenth of a second; and more than a single one's, for who is waited for.
     """
     return WINDOW if cpus >= workers and cpus > 1 else 0.0
 

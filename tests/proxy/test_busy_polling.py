@@ -137,7 +137,7 @@ def test_where_others_want_the_processor_for_long_it_is_left_to_them_for_a_hundr
     ("cpus", "workers", "window"),
     [(2, 1, WINDOW), (64, 8, WINDOW), (1.5, 1, WINDOW), (1, 1, 0), (0.5, 1, 0), (2, 4, 0), (4, 4, WINDOW)],
 )
-def test_it_is_done_where_there_is_a_processor_for_each_worker_and_one_more_than_one(cpus, workers, window):
+def test_it_is_done_where_there_is_a_processor_for_each_worker_and_more_than_one(cpus, workers, window):
     assert window_where(cpus, workers) == window
 
 
