@@ -28,11 +28,11 @@ class Rig:
         self.gave_way += 1
         self.now += self.takes
 
-    def event(self, *, after: float, events: int = 1) -> bool:
-        """A turn that begins so many seconds after the last one and takes 5 µs; whether it is to be looked again."""
+    def event(self, *, after: float, events: int = 1, takes: float = 5 * US) -> bool:
+        """A turn that begins so many seconds after the last one and `takes` 5 µs; whether it is to be looked again."""
         self.now += after
         self.polling.turn_begins()
-        self.now += 5 * US
+        self.now += takes
         return self.polling.turn_ends(events)
 
     def look_in_vain(self) -> int:
@@ -110,6 +110,14 @@ def test_where_events_come_one_by_one_and_fast_nobody_looks_so_that_they_come_to
     assert not any(rig.event(after=20 * US) for _ in range(100))
     assert rig.gave_way == seen
     assert any(rig.event(after=100 * US) for _ in range(60))  # fewer come now
+
+
+def test_where_turns_are_long_as_those_of_bulk_nobody_looks(rig):
+    for _ in range(100):
+        rig.event(after=50 * US, takes=300 * US)
+        rig.polling.look_again()
+    assert not any(rig.event(after=50 * US, takes=300 * US) for _ in range(100))
+    assert any(rig.event(after=100 * US) for _ in range(60))  # messages again
 
 
 def test_who_looks_when_much_comes_to_do_stops(rig):
