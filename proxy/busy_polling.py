@@ -24,8 +24,8 @@ _MANY: Final = 4.0
 # 64 bytes and one connection at a time make an event each 60 to 90 microseconds on the machine on which 32 connections
 # make one each 25 to 30.
 _FAST: Final = 40e-6
-# And where turns take longer than this on average, in seconds: that is bulk, beside which a wake-up is little. A turn of
-# small messages takes 20 to 80 microseconds, one of 256 KiB 150 and more; looking cost bulk 5 % of its rate.
+# And where turns take longer than this on average, in seconds: that is bulk, beside which a wake-up is little. A turn
+# of small messages takes 20 to 80 microseconds, one of 256 KiB 150 and more; looking cost bulk 5 % of its rate.
 _LONG_TURN: Final = 120e-6
 _WEIGHT: Final = 1 / 32
 # After so many windows in a row in which nothing came, so many events that would have been reason to look are passed
