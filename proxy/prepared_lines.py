@@ -65,7 +65,12 @@ def _form(names: tuple[str, ...], fields: Fields) -> str:
     parts = []
     for name, value in fields.items():
         own = '"%s"' if isinstance(value, str) else "%s"
-        parts.append(f"{to_json(name)}:{own if name in names else to_json(value).replace('%', '%%')}")
+        parts.append(f"{_escaped(name)}:{own if name in names else _escaped(value)}")
     line = "{" + ",".join(parts) + "}"
     is_plain = "\\" not in line and line.isprintable()
     return f"{line}\n" if is_plain and len(line.encode()) <= MAX_LINE - _ROOM else ""
+
+
+def _escaped(value: object) -> str:
+    """As JSON, and as it is within a format."""
+    return to_json(value).replace("%", "%%")
