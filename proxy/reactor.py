@@ -97,6 +97,7 @@ class Reactor:
     def close(self) -> None:
         """Stop watching. Descriptors that are still registered are left to their owners."""
         self._loop.remove_reader(self._epoll.fileno())
+        self._polling = None  # the loop may still have a look to call
         self._epoll.close()
         self._handlers.clear()
 

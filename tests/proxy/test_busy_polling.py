@@ -189,3 +189,49 @@ def test_a_reactor_that_looks_finds_what_comes_lets_tasks_run_and_sleeps_in_the_
             os.close(write)
 
     run(scenario())
+
+
+def test_a_reactor_that_is_closed_while_it_looks_looks_no_more(run):
+    """As when a sidecar ends right behind its last connection: the loop goes on for a moment."""
+    errors = []
+
+    class Read:
+        def __init__(self, done: asyncio.Event) -> None:
+            self.done = done
+
+        def on_ready(self, fd: int, _mask: int) -> None:
+            os.read(fd, 1)
+            self.done.set()
+
+        def on_crash(self, error: Exception) -> None:
+            raise error
+
+    async def scenario() -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_exception_handler(lambda _loop, context: errors.append(context))
+        looks = 0
+
+        def give_way() -> None:
+            nonlocal looks
+            looks += 1
+
+        reactor = Reactor(loop, BusyPolling(10.0, give_way=give_way))  # a window that does not end by itself
+        read, write = os.pipe2(os.O_NONBLOCK)
+        try:
+            reactor.register(read, select.EPOLLIN, Read(done))
+            for _ in range(2):  # the second comes soon after the first
+                done.clear()
+                os.write(write, b"x")
+                await done.wait()
+            await asyncio.sleep(0.01)
+            assert looks > 0
+            reactor.close()
+            seen = looks
+            await asyncio.sleep(0.01)
+            assert looks == seen
+        finally:
+            os.close(read)
+            os.close(write)
+
+    run(scenario())
+    assert errors == []
