@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 # Seconds. An answer from behind the other sidecar and its application takes 100 to 200 microseconds on one machine:
-# 100 in place of 200 gain 5 to 10 % less, 400 no more than the noise (docs/adr/0024-busy-polling.md).
+# 100 in place of 200 gain 2 to 7 % less, 400 no more than the noise (docs/adr/0024-busy-polling.md).
 WINDOW: Final = 200e-6
 # Where there was a turn with so many events lately, many connections have something to say: who looks takes events one
 # by one, who sleeps finds ten that leave together. One connection at a time makes three at the most: its end, the

@@ -89,6 +89,7 @@ def ours(certificates: Certificates, version: str, *, liboqs: bool) -> list[Peer
     found = [
         make("ours", f"QBITEL mesh, {_OURS}"),
         make("ours-no-tunnels", "QBITEL mesh, --no-tunnels", "--no-tunnels"),
+        make("ours-sleeping", "QBITEL mesh, --busy-poll 0", "--busy-poll", "0"),
         make("ours-full", "QBITEL mesh, full handshakes", "--no-tunnels", program=_FORGETFUL, full=True),
     ]
     if liboqs:
