@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mesh.errors import UserError
 from proxy.config import ProxyConfig
@@ -23,6 +23,7 @@ from proxy.peers.names import NameBook
 from proxy.peers.router import Router
 from proxy.peers.table import PeerTable
 from proxy.reading import read_file, signature_of
+from proxy.rereading import Rereading
 from proxy.routes import Mode
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class PeersKeeper:
         self._failure = ""
         self._generation = 0
         self._rules: Rules | None = None
-        self._is_old = self._asked = False  # whether the file is another, and whether there is anything to do
-        self._reading: asyncio.Task[None] | None = None
+        self._is_old = False  # whether the file is another than the document
+        self._rereading = Rereading("the peers document", self._renew, self._failed)
         self._resolving: asyncio.Task[None] | None = None
         self._resolved_at = float("-inf")
         self._unresolved: set[str] = set()
@@ -103,8 +104,7 @@ class PeersKeeper:
 
     async def load(self) -> None:
         """Wait until the rules that are known hold, and, but not for ever, for the addresses of all names."""
-        if self._reading is not None:
-            await self._reading
+        await self._rereading.settled()
         await self._ask_first(self._router.names)
         self._router.take_addresses(self._book.addresses)
         self._resolved_at = self._router.now()
@@ -115,7 +115,7 @@ class PeersKeeper:
         seen = signature_of((self._path,))
         if seen != self._seen:
             self._seen, self._is_old = seen, True
-            self._begin()
+            self._rereading.ask()
         if self._router.now() - self._resolved_at >= resolve_seconds(len(self._router.names)):
             self._begin_resolving()
 
@@ -127,10 +127,10 @@ class PeersKeeper:
 
     async def close(self) -> None:
         """End."""
-        tasks = [task for task in (self._reading, self._resolving) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._rereading.close()
+        if self._resolving is not None:
+            self._resolving.cancel()
+            await asyncio.gather(self._resolving, return_exceptions=True)
 
     def follow(self, resources: ResourceSet, client: Workload, trust_domain: str) -> None:
         """The DestinationRules of the policies' folder hold from now on for what `client`, which is us, dials."""
@@ -141,7 +141,7 @@ class PeersKeeper:
         if rules == self._rules:
             return
         self._rules = rules
-        self._begin()
+        self._rereading.ask()
         for rule in rules.unspoken[:1]:
             _log.warning(
                 "%s (and %d more) wants a profile that --profile does not name: connections are made by those that it "
@@ -149,22 +149,6 @@ class PeersKeeper:
             )  # fmt: skip
 
     # -- the document -----------------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        self._asked = True
-        if self._reading is None or self._reading.done():
-            self._reading = _task(self._work())
-
-    async def _work(self) -> None:
-        while self._asked:
-            self._asked = False
-            try:
-                await self._renew()
-            except UserError as error:
-                self._failed(error)
-            except Exception:  # noqa: BLE001  # what somebody put into a file must not end what was good before
-                _log.exception("a bug kept the peers document from being read; please report it, with the file")
-                self._failed(UserError("a bug, see the log"))
 
     async def _renew(self) -> None:
         # Ten thousand entries take seconds to read, and a tenth of one to be made: in a thread connections go on
@@ -216,7 +200,7 @@ class PeersKeeper:
     def _begin_resolving(self) -> None:
         if self._resolving is None or self._resolving.done():
             self._resolved_at = self._router.now()
-            self._resolving = _task(self._resolve_all())
+            self._resolving = asyncio.get_running_loop().create_task(self._resolve_all())
 
     async def _ask_first(self, names: Iterable[str]) -> None:
         """Ask for names that are new, and wait for the answers, but not for ever."""
@@ -261,7 +245,3 @@ def resolve_seconds(names: int) -> float:
 async def _system_resolve(name: str) -> tuple[str, ...]:
     found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def _task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    return asyncio.get_running_loop().create_task(work)

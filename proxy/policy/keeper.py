@@ -26,6 +26,7 @@ from proxy.policy.workload import workload_of
 from proxy.reasons import Refused
 from proxy.registry import LiveConnection, Registry
 from proxy.relay import End
+from proxy.rereading import Rereading
 
 # (what is in force, who we are, our trust domain)
 OnResources = Callable[[ResourceSet, Workload, str], None]
@@ -67,8 +68,7 @@ class PolicyKeeper:
         self._generation = 0
         self._tried: _Wanted | None = None
         self._failure = "the policies have not been read yet"
-        self._task: asyncio.Task[None] | None = None
-        self._asked = False  # whether somebody wants the folder looked at, once more
+        self._rereading = Rereading("the policies", self._renew, self._failed)
         self._began = self._loaded = False
         gate.take_up(Rules.closed(self._failure))
 
@@ -85,17 +85,13 @@ class PolicyKeeper:
         """Read the folder for the first time. Needs our identity. Where it fails, `tend` tries again."""
         self._began = True
         self.tend()
-        if self._task is not None:
-            await self._task
+        await self._rereading.settled()
         self._loaded = True
 
     def tend(self) -> None:
         """To be called every few seconds: begin to look for something new. Before `load` it does nothing."""
-        if not self._began:
-            return
-        self._asked = True
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._work())
+        if self._began:
+            self._rereading.ask()
 
     def refresh(self) -> None:
         """What SIGHUP asks for: read now, whether something seems new or not."""
@@ -104,20 +100,7 @@ class PolicyKeeper:
 
     async def close(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _work(self) -> None:
-        while self._asked:
-            self._asked = False
-            try:
-                await self._renew()
-            except UserError as error:
-                self._failed(error)
-            except Exception:  # noqa: BLE001  # what somebody put into a file must not end what was good before
-                _log.exception("a bug kept the policies from being read; please report it, with the files")
-                self._failed(UserError("a bug, see the log"))
+        await self._rereading.close()
 
     async def _renew(self) -> None:
         """Read the folder where something is new, in a thread: connections go on meanwhile."""

@@ -69,9 +69,9 @@ class Rig:
     async def tended(self) -> None:
         """Tend, and let what began by it end."""
         self.keeper.tend()
-        for task in (self.keeper._reading, self.keeper._resolving):
-            if task is not None:
-                await task
+        await self.keeper._rereading.settled()
+        if self.keeper._resolving is not None:
+            await self.keeper._resolving
 
     async def follows(self, found: ResourceSet) -> None:
         """The folder has these, and what begins by it ends."""
@@ -163,7 +163,7 @@ def test_a_bug_while_reading_changes_nothing(kept, caplog, monkeypatch):
         assert rig.mode("10.0.0.1") is Mode.REQUIRE
 
     kept(ENTRY.format(mode="require"), scenario)
-    assert "please report it, with the file" in caplog.text
+    assert "a bug kept the peers document from being read" in caplog.text
 
 
 def test_names_are_asked_before_traffic_is_taken_and_again_later(kept):

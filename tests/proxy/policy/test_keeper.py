@@ -70,7 +70,7 @@ class Kept:
 
     async def reload(self) -> None:
         self.keeper.tend()
-        await self.keeper._task
+        await self.keeper._rereading.settled()
 
     def live(self, principal: str | None, *, relay: bool = True) -> tuple[LiveConnection, Carrier]:
         record = ConnectionRecord(self.rig.sinks, Direction.INBOUND, Endpoint("10.0.0.9", 1), "-", "qbitel")
@@ -222,11 +222,12 @@ def test_another_identity_makes_the_rules_anew(kept, monkeypatch):
 def test_sighup_reads_again_what_seems_the_same_and_nothing_before_the_first_reading(kept):
     async def scenario(kept):
         kept.keeper.refresh()
-        assert kept.keeper._task is None
+        await kept.keeper._rereading.settled()
+        assert kept.rig.value("qbitel_policy_generation") == 0
         await kept.keeper.load()
         kept.keeper.refresh()
         kept.keeper.refresh()  # twice at once is once
-        await kept.keeper._task
+        await kept.keeper._rereading.settled()
         assert kept.rig.value("qbitel_policy_generation") == 2
 
     kept(scenario)
@@ -245,7 +246,7 @@ def test_sighup_while_the_folder_is_read_reads_it_once_more(kept, monkeypatch):
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(kept.keeper, "_read", read_and_ask)
         kept.keeper.refresh()
-        await kept.keeper._task
+        await kept.keeper._rereading.settled()
         assert kept.rig.value("qbitel_policy_generation") == 3
 
     kept(scenario)
