@@ -56,7 +56,7 @@ def refuse_ourselves(destination: Endpoint, accepted_on: str, own_ports: Collect
             "this port takes only connections that interception redirects (dial the application's port)"
         )
     plain = getattr(address, "ipv4_mapped", None) or address
-    if plain.is_loopback and destination.port == names.SELF_TEST_PORT:
+    if destination.port == names.SELF_TEST_PORT and (plain.is_loopback or str(plain) == names.INBOUND_SOURCE_V6):
         raise SelfTestArrived(f"a self-test of interception, to {destination}")
     if plain.is_loopback or plain.is_unspecified:
         raise NoOriginalDestination(

@@ -107,7 +107,9 @@ async def _run(services: Services, accepted: socket.socket, holder: list[LiveCon
         verdict = await phases(services, accepted, live)
     except SelfTestArrived:
         self_test.answer(accepted)
-        verdict = reasons.SELF_TEST
+        sockets.close(accepted)
+        live.record.dismiss()
+        verdict = None
     except (
         reasons.Refused, PeerError, HandshakeFailed, sockets.ConnectFailed, NoOriginalDestination, OSError
     ) as error:  # fmt: skip
@@ -118,7 +120,7 @@ async def _run(services: Services, accepted: socket.socket, holder: list[LiveCon
     finally:
         # A relay has closed both; every other end of the phases means that the one who dialled us is refused.
         if verdict is not None and accepted.fileno() >= 0:
-            if verdict is reasons.CLOSED_EARLY or verdict is reasons.SELF_TEST:
+            if verdict is reasons.CLOSED_EARLY:
                 sockets.close(accepted)
             else:
                 sockets.reset(accepted)

@@ -97,7 +97,6 @@ _BY_PEER: Final[dict[ResetCode, tuple[Flag, str, str]]] = {
     ResetCode.INTERNAL_ERROR: (Flag.NONE, "internal_error", "a bug of the sidecar there ended it"),
     ResetCode.RESET_BY_APPLICATION: (Flag.NONE, "reset_by_peer", "the application there reset the connection"),
 }
-SELF_TEST: Final = Verdict(Flag.NONE, "self_test", "the sidecar's own proof that interception works arrived")
 MOVED_NOTHING: Final = Verdict(
     Flag.NONE,
     "moved_nothing",
@@ -163,7 +162,7 @@ _OWN: Final = frozenset(
         "first_bytes_timeout", "foreign_tls", "handshake_evicted", "handshake_reset", "handshake_timeout",
         "idle_timeout", "internal_error", "moved_nothing", "no_endpoint", "no_original_destination",
         "peer_connection_limit", "peer_silent", "plaintext_refused", "rate_limited", "reset_by_application",
-        "reset_by_peer", "self_test", "socket_error", "stalled", "tunnel_violation", "workload_connection_limit",
+        "reset_by_peer", "socket_error", "stalled", "tunnel_violation", "workload_connection_limit",
     }
 )  # fmt: skip
 SLUGS: Final = frozenset(_KNOWN) | _OWN

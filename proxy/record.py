@@ -104,6 +104,11 @@ class ConnectionRecord:
         self._closed = True
         self._sinks.metrics.tunnel_gone(self._direction)
 
+    def dismiss(self) -> None:
+        """It was nobody's but ours, which comes every few seconds: nothing is said of it."""
+        self._closed = True
+        self._sinks.metrics.connection_gone(self._direction)
+
     def decided(self, policy: str | None, notes: Mapping[str, str] | None = None) -> None:
         """Policies were asked: `policy` ("namespace/name") decided, and `notes` say what others would have done."""
         self._policy = policy

@@ -57,6 +57,10 @@ _RELOAD_SECONDS: Final = 5.0
 NOT_REDIRECTED: Final = (
     "a connection that interception must bring here did not arrive (qbitel init --check shows the rules)"
 )
+NO_LONGER_REDIRECTED: Final = (
+    "a connection to {target} that interception brought here before does not arrive any more, somebody has changed the "
+    "rules and applications may talk past the mesh (qbitel init --check shows what is missing)"
+)
 
 _log = logging.getLogger("qbitel.proxy")
 
@@ -91,7 +95,8 @@ class Process:
         self._refusals = RefusalLog()
         self._messages_dropped = 0
         self._told = STARTING
-        self._seen_redirected = not self._config.self_test
+        # Why interception is not known to work; "" where it is.
+        self._interception = NOT_REDIRECTED if self._config.self_test else ""
         self.metrics = Metrics(self._config.workload)
         self._keeper = _keeper(bound, self.metrics, worker)
         self._policies: Policies = NoPolicies()
@@ -135,10 +140,12 @@ class Process:
                 for listener in listeners:
                     listener.start()
                 chores.append(loop.create_task(self._chores(loop, on_obstacle)))
-                chores.append(loop.create_task(self._test_itself(on_obstacle)))
+                proof = loop.create_task(self._test_itself(on_obstacle))
+                chores.append(proof)
                 for chore in chores:
                     stop.at_failure_of(chore)
                 await stop.draining.wait()
+                proof.cancel()  # its connections would keep us from being quiet
                 self._registry.start_draining()
                 self._tell(on_obstacle)
                 await stop.asked.wait()
@@ -218,9 +225,21 @@ class Process:
         await self._registry.quiet(0)
 
     async def _test_itself(self, on_obstacle: Callable[[str], None]) -> None:
-        if not self._seen_redirected:
-            await self_test.until_redirected()
-            self._seen_redirected = True
+        """Have a proof that interception works, from before the first connection on."""
+        if not self._config.self_test:
+            return
+        captured = [
+            sock.family
+            for sock, listener in zip(self._sockets, self._config.listeners, strict=True)
+            if listener.direction is Direction.INBOUND and listener.target is None and not listener.by_stream
+        ]
+        probes = functools.partial(self_test.probes_for, captured)
+        while True:
+            await self_test.until_redirected(probes)
+            self._interception = ""
+            self._tell(on_obstacle)
+            lost = await self_test.until_lost(probes)
+            self._interception = NO_LONGER_REDIRECTED.format(target=lost.target)
             self._tell(on_obstacle)
 
     async def _chores(self, loop: asyncio.AbstractEventLoop, on_obstacle: Callable[[str], None]) -> None:
@@ -255,7 +274,7 @@ class Process:
             return "no valid certificate"
         if self._policies.obstacle:
             return self._policies.obstacle
-        return "" if self._seen_redirected else NOT_REDIRECTED
+        return self._interception
 
     def _refresh(self) -> None:
         self._keeper.refresh()
