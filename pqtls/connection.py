@@ -24,6 +24,8 @@ from pqtls.traffic import MAX_MESSAGES_WITHOUT_DATA, Traffic
 _MAX_CHANGE_CIPHER_SPEC: Final = 8
 _FATAL: Final = 2
 _WARNING: Final = 1
+# Asked of the Enum, it costs more than the comparison, and it is asked for each read of the data path.
+_APPLICATION_DATA: Final = int(ContentType.APPLICATION_DATA)
 
 
 class Connection:
@@ -157,14 +159,18 @@ class Connection:
             raise MisuseError("application data after close_notify")
         sealed = 0
         written = 0
+        effects = self.effects
         while sealed < length:
             sealer = self._fresh_sealer()
-            output = self.effects.output
+            output = effects.output
             if output:
                 records[written : written + len(output)] = output
                 written += len(output)
                 output.clear()
-            chunk = min(length - sealed, sealer.room() * self.effects.fragment_size)
+            room = sealer.room() * effects.fragment_size
+            if length <= room and not written:  # as nearly always
+                return sealer.seal_into(plaintext, length, records)
+            chunk = min(length - sealed, room)
             written += sealer.seal_into(plaintext[sealed:], chunk, records[written:])
             sealed += chunk
         return written
@@ -198,7 +204,9 @@ class Connection:
 
     def _fresh_sealer(self) -> RecordSealer:
         """The sealer for application data, after a KeyUpdate where one is due."""
-        traffic = self._traffic()
+        traffic = self._state
+        if self._failure is not None or not isinstance(traffic, Traffic):
+            traffic = self._traffic()  # which raises
         sealer = self.effects.sealer
         if sealer is None or traffic.owes_key_update or sealer.room() <= 0:
             self.update_keys()
@@ -248,16 +256,17 @@ class Connection:
         """Open all whole records; handle what is not application data on the way."""
         consumed = 0
         produced = 0
+        rest, room = ciphertext, plaintext
         while True:
             opener = self.effects.opener
             if opener is None:
                 raise MisuseError("there are no receiving keys")
             before = opener.records
-            taken, opened, content_type, size = opener.open_into(ciphertext[consumed:], plaintext[produced:])
+            taken, opened, content_type, size = opener.open_into(rest, room)
             consumed += taken
             produced += opened
             # The last record opened was another one where `content_type` says so; all before it were application data.
-            controls = content_type != ContentType.APPLICATION_DATA and size >= 0
+            controls = content_type != _APPLICATION_DATA and size >= 0
             if opener.records - before > controls:
                 self._check_application_data()
             if opened:
@@ -266,17 +275,18 @@ class Connection:
                 opener.asked_for_update = True
                 if not self._close_notify_sent:
                     self.update_keys(request_peer=True)
-            if content_type == ContentType.APPLICATION_DATA:
+            if content_type == _APPLICATION_DATA:
                 return consumed, produced
             if size < 0:
                 skipped = self._on_unprotected(ciphertext[consumed:])
                 if not skipped:
                     return consumed, produced
                 consumed += skipped
-                continue
-            self._on_control(content_type, bytes(plaintext[produced : produced + size]))
-            if self.peer_closed or consumed == len(ciphertext):
-                return len(ciphertext), produced
+            else:
+                self._on_control(content_type, bytes(plaintext[produced : produced + size]))
+                if self.peer_closed or consumed == len(ciphertext):
+                    return len(ciphertext), produced
+            rest, room = ciphertext[consumed:], plaintext[produced:]
 
     def _check_application_data(self) -> None:
         """Where a record of application data may stand, be it an empty one (§5.1)."""

@@ -37,7 +37,12 @@ def read_varuint(data: memoryview, at: int) -> tuple[int, int]:
     size = 1 << prefix
     if at + size > len(data):
         return 0, 0
-    value = int.from_bytes(data[at : at + size], "big") & ~(prefix << (8 * size - 2))
+    if size == 2:  # as nearly always
+        value = (data[at] & 0x3F) << 8 | data[at + 1]
+        if value >= _ONE_BYTE:
+            return 2, value
+    else:
+        value = int.from_bytes(data[at : at + size], "big") & ~(prefix << (8 * size - 2))
     if prefix and value < (_ONE_BYTE if size == 2 else _TWO_BYTES):
         raise ProtocolViolation(f"a record's length of {value} is written in {size} bytes", Alert.RECORD_OVERFLOW)
     return size, value

@@ -52,8 +52,8 @@ class BusyPolling:
     """When to look again, of one reactor. Times are seconds of `clock`; `give_way` is sched_yield(2)."""
 
     __slots__ = (
-        "_clock", "_events", "_give_way", "_interval", "_is_looking", "_is_near", "_misses", "_not_before",
-        "_passed_over", "_pause", "_since_turn_began", "_took", "_turn_began", "_turn_ended", "_window",
+        "_clock", "_events", "_give_way", "_interval", "_is_looking", "_is_near", "_longest_interval", "_misses",
+        "_not_before", "_passed_over", "_pause", "_since_turn_began", "_took", "_turn_began", "_turn_ended", "_window",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class BusyPolling:
         give_way: Callable[[], None] = os.sched_yield,
     ) -> None:
         self._window = window
+        self._longest_interval = 2 * window
         self._clock = clock
         self._give_way = give_way
         self._turn_began = self._turn_ended = clock() - 2 * window
@@ -82,7 +83,7 @@ class BusyPolling:
         """Something has come."""
         now = self._clock()
         # Twice: while we and the others still sleep in between, everything takes longer than it will.
-        self._is_near = now - self._turn_ended < 2 * self._window
+        self._is_near = now - self._turn_ended < self._longest_interval
         self._since_turn_began = now - self._turn_began
         self._turn_began = now
         if self._is_looking:
@@ -90,9 +91,14 @@ class BusyPolling:
 
     def turn_ends(self, events: int) -> bool:
         """All is done for `events` of them. Return whether look_again() is to be called soon, and not yet will be."""
+        # Called for each turn of the data path: min() and max() would cost half of all that is done here.
         self._turn_ended = now = self._clock()
-        self._events = max(events, self._events + (events - self._events) * _WEIGHT)
-        interval = min(self._since_turn_began, 2 * self._window) / max(events, 1)
+        lately = self._events
+        self._events = events if events >= lately else lately + (events - lately) * _WEIGHT
+        interval = self._since_turn_began
+        interval = min(interval, self._longest_interval)
+        if events > 1:
+            interval /= events
         self._interval += (interval - self._interval) * _WEIGHT
         self._took += (now - self._turn_began - self._took) * _WEIGHT
         if self._is_looking or not self._is_near or self._is_busy or now < self._not_before:

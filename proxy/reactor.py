@@ -119,15 +119,17 @@ class Reactor:
         self._loop.call_soon(self._look_again)
 
     def _handle(self, ready: list[tuple[int, int]]) -> None:
-        if self._polling is not None:
-            self._polling.turn_begins()
-        self._gone.clear()
+        polling = self._polling
+        if polling is not None:
+            polling.turn_begins()
+        handlers, gone = self._handlers, self._gone
+        gone.clear()
         self._in_turn = True
         for fd, mask in ready:
             # A number that was closed in this turn may already belong to a new socket; this event is the old one's.
-            if fd in self._gone:
+            if fd in gone:
                 continue
-            handler = self._handlers[fd]
+            handler = handlers[fd]
             try:
                 handler.on_ready(fd, mask)
             except Exception as error:  # noqa: BLE001  # one connection's bug must not end all the others
@@ -135,7 +137,7 @@ class Reactor:
                 handler.on_crash(error)
         self._in_turn = False
         self._end_turn()
-        if self._polling is not None and self._polling.turn_ends(len(ready)):
+        if polling is not None and polling.turn_ends(len(ready)):
             self._loop.call_soon(self._look_again)
 
     def _see_to_an_end(self) -> None:
