@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field
 
 from pqtls.sessions import Session
@@ -27,6 +28,8 @@ class HandshakeCompleted:
     # x509_reading.path_id of the certificates on the peer's path, root excluded, when resumed too: for comparing with
     # the TrustAnchors.revoked of a list that comes while the connection lives.
     peer_path_ids: tuple[bytes, ...] = field(default=(), repr=False)
+    # When the first certificate of the peer's path expires, UTC, when resumed too; None where it showed none.
+    peer_valid_until: datetime.datetime | None = field(default=None, repr=False)
 
     @property
     def peer_certificate(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,6 +49,7 @@ class Negotiated:
             signature.scheme.name,
             peer.chain,
             path_ids=peer.found.path_ids,
+            valid_until=peer.found.valid_until,
             resumed=False,
             client_authenticated=client_authenticated,
         )
@@ -60,13 +62,14 @@ class Negotiated:
             facts.signature_scheme.name,
             (),
             path_ids=facts.path_ids,
+            valid_until=facts.valid_until,
             resumed=True,
             client_authenticated=True,
         )
 
     def anonymous(self) -> HandshakeCompleted:
         """The event of a server whose client showed no certificate."""
-        return self._event("", "", (), path_ids=(), resumed=False, client_authenticated=False)
+        return self._event("", "", (), path_ids=(), valid_until=None, resumed=False, client_authenticated=False)
 
     def _event(
         self,
@@ -75,6 +78,7 @@ class Negotiated:
         chain: tuple[bytes, ...],
         *,
         path_ids: tuple[bytes, ...],
+        valid_until: datetime.datetime | None,
         resumed: bool,
         client_authenticated: bool,
     ) -> HandshakeCompleted:
@@ -90,6 +94,7 @@ class Negotiated:
             resumed=resumed,
             client_authenticated=client_authenticated,
             peer_path_ids=path_ids,
+            peer_valid_until=valid_until,
         )
 
     def facts(self, peer: ChainVerified, signature: SignatureVerified, trust: TrustAnchors) -> SessionFacts:

@@ -33,6 +33,7 @@ from proxy.waits import Waits
 if TYPE_CHECKING:
     from proxy.tunnels.moving import Movable
     from proxy.tunnels.pool import TunnelPool
+    from proxy.tunnels.shares import Shares
 
 _log = logging.getLogger("qbitel.proxy")
 
@@ -58,6 +59,7 @@ class Services:
     handshakes: HandshakeQueue
     buffers: TunnelBuffers
     movable: Movable
+    shares: Shares
     gate: Gate
     tunnels: TunnelPool | None  # None: each connection has a TLS connection of its own
     waits: Waits = field(init=False)

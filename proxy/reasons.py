@@ -60,6 +60,18 @@ TOO_MANY: Final = Verdict(
     "as many connections as --max-connections allows are open already. Raise it, or find out who holds them.",
     refused=True,
 )
+TOO_MANY_OF_ONE: Final = Verdict(
+    Flag.RATE_LIMITED,
+    "peer_connection_limit",
+    "this peer alone has three quarters of what --max-connections allows. Raise it, or find out what the peer does.",
+    refused=True,
+)
+TOO_OLD: Final = Verdict(
+    Flag.IDENTITY_ERROR,
+    "tunnel_expired",
+    "the peer's tunnel is older than --tunnel-max-age, or its certificate has expired: it was told to make another.",
+    refused=True,
+)
 
 REVOKED: Final = Verdict(
     Flag.CERT_REVOKED,
@@ -162,7 +174,7 @@ _OWN: Final = frozenset(
         "first_bytes_timeout", "foreign_tls", "handshake_evicted", "handshake_reset", "handshake_timeout",
         "idle_timeout", "internal_error", "moved_nothing", "no_endpoint", "no_original_destination",
         "peer_connection_limit", "peer_silent", "plaintext_refused", "rate_limited", "reset_by_application",
-        "reset_by_peer", "socket_error", "stalled", "tunnel_violation", "workload_connection_limit",
+        "reset_by_peer", "socket_error", "stalled", "tunnel_expired", "tunnel_violation", "workload_connection_limit",
     }
 )  # fmt: skip
 SLUGS: Final = frozenset(_KNOWN) | _OWN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # How often counters of living connections are brought up to date (Istio's telemetry reports TCP every 15 s; ours costs
 # 5 ms for 10,000 connections), and how often idleness is looked for.
 SWEEP_SECONDS: Final = 5.0
+
+_log = logging.getLogger("qbitel.proxy")
 
 
 class Carrier(Protocol):
@@ -212,10 +215,14 @@ class Registry:
     ) -> None:
         """Look at every connection once."""
         for connection in tuple(self._live):
-            connection.sweep(now, idle_timeout)
-            if isinstance(connection, LiveConnection):
-                connection.end_if_stalled(now, stall_timeout)
-                connection.end_if_vanished(now, silence)
+            try:
+                connection.sweep(now, idle_timeout)
+                if isinstance(connection, LiveConnection):
+                    connection.end_if_stalled(now, stall_timeout)
+                    connection.end_if_vanished(now, silence)
+            except Exception:  # noqa: BLE001  # one connection's bug must not end all the others
+                _log.exception("a bug kept one connection from being looked after, it is reset; please report it")
+                _end_broken(connection)
 
     def end_revoked(self, revoked: frozenset[bytes]) -> int:
         """Reset every connection whose peer is among the `revoked` (pqtls' path ids); return how many."""
@@ -255,3 +262,10 @@ class Registry:
         for connection in tuple(self._live):
             connection.end()
         await self._empty.wait()
+
+
+def _end_broken(connection: Live) -> None:
+    try:
+        connection.end()
+    except Exception:  # noqa: BLE001  # see sweep
+        _log.exception("a bug kept it from being reset, too; please report it")

@@ -49,6 +49,7 @@ from proxy.status import StatusServer
 from proxy.tunnels.buffers import TunnelBuffers
 from proxy.tunnels.moving import Movable
 from proxy.tunnels.pool import TunnelPool
+from proxy.tunnels.shares import Shares
 from proxy.unfinished import Unfinished
 
 # How often the certificate files are looked at: three stat() calls. The kubelet itself takes a minute to bring them.
@@ -186,6 +187,7 @@ class Process:
             handshakes=HandshakeQueue(loop, self.metrics.handshake_queue.set),
             buffers=TunnelBuffers(scratch),
             movable=Movable(),
+            shares=Shares(limits.max_connections),
             gate=Gate(self._config.policy, self._config.mode, sinks),
             tunnels=TunnelPool() if self._config.tunnels else None,
         )

@@ -16,6 +16,8 @@ from proxy.tunnels.buffers import OUT_SIZE, TunnelBuffers
 # Frames that are no DATA and cannot go out, because the other side does not read: some thousand of them. One that asks
 # for answers for ever and takes none is broken or hostile.
 MOST_CONTROL: Final = 64 * 1024
+# Frames that wait for a next one: a hundred. More of them are worth a record of their own.
+_MOST_LATER: Final = 1024
 
 
 class Waiter(Protocol):
@@ -112,7 +114,7 @@ class Outgoing:
 
     def put_with_next(self, whole: bytes) -> None:
         """Send a short frame that nobody waits for together with the next one, or when `tidy` is called."""
-        if self.out is not None:
+        if self.out is not None or len(self._later) >= _MOST_LATER:
             self.put(whole)
         else:
             self._later += whole

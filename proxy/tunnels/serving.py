@@ -18,6 +18,8 @@ from proxy.tunnels.frames import Opening, ResetCode
 from proxy.tunnels.kept import KeptTunnel
 from proxy.tunnels.tunnel import Tunnel
 
+# Seconds behind DRAIN in which streams are taken that were under way, and many times that for a slow network.
+_GRACE: Final = 30.0
 # What the client is told where the gate refuses a stream.
 _CODES: Final = {
     Flag.DENY: ResetCode.DENIED,
@@ -48,16 +50,23 @@ class ServedTunnel(KeptTunnel):
         self._by_stream = by_stream
         self._facts = facts_of(peer, application, event)  # the same for every stream
         self._still_connecting: set[int] = set()
+        self._is_over = False  # for new streams; those that are there go on
 
     def sweep(self, now: float, idle_timeout: float) -> None:
         """As every tunnel; and give up on applications that have not answered since the last time."""
         super().sweep(now, idle_timeout)
-        # Whoever was let in by a certificate that has ended since must show another one, soon.
-        if now - self.born >= self.services.limits.tunnel_max_age:
+        # Whoever was let in by a certificate that has ended since, or under roots that were replaced, must show another
+        # one. A sidecar of ours does when it is told; whoever does not is refused.
+        age, oldest = now - self.born, self.services.limits.tunnel_max_age
+        valid_until = self.event.peer_valid_until
+        has_expired = valid_until is not None and self.services.sinks.now() > valid_until
+        if age >= oldest or has_expired:
             self.tunnel.drain()
+        self._is_over = age >= oldest + _GRACE or has_expired
         connecting = {stream.id for stream in self.tunnel.streams.values() if stream.is_connecting}
         for stream_id in connecting & self._still_connecting:
-            self.tunnel.streams[stream_id].abort(End.CONNECT_TIMEOUT)
+            if stream := self.tunnel.streams.get(stream_id):  # what is told of one may end them all
+                stream.abort(End.CONNECT_TIMEOUT)
         self._still_connecting = connecting
 
     def on_open(self, tunnel: Tunnel, stream_id: int, opening: Opening) -> ResetCode | None:
@@ -77,15 +86,21 @@ class ServedTunnel(KeptTunnel):
                 return _refuse(record, refused.verdict, ResetCode.NO_DESTINATION)
             facts = facts_of(self._peer, application, self.event)
         record.going_to(application)
+        if self._is_over:
+            return _refuse(record, reasons.TOO_OLD, ResetCode.DRAINED)
         if len(services.registry) >= services.limits.max_connections:
             return _refuse(record, reasons.TOO_MANY, ResetCode.CONNECTION_LIMIT)
+        if not services.shares.take(self.event.peer_identity):
+            return _refuse(record, reasons.TOO_MANY_OF_ONE, ResetCode.CONNECTION_LIMIT)
         try:
             standing = services.gate.admit(facts, record, is_secure=True)
         except Refused as refused:
+            services.shares.give_back(self.event.peer_identity)
             return _refuse(record, refused.verdict, _CODES[refused.verdict.flag])
         try:
             sock = sockets.start_connecting(application, self._source)
         except OSError as error:
+            services.shares.give_back(self.event.peer_identity)
             if standing is not None:
                 standing.leave()
             failed = sockets.connect_failed(application, error, self._source)
@@ -102,6 +117,7 @@ class ServedTunnel(KeptTunnel):
     def on_stream_end(self, connection_id: bytes) -> None:
         """Nobody can ask for it any more."""
         self.services.movable.remove(connection_id)
+        self.services.shares.give_back(self.event.peer_identity)
 
 
 def _refuse(record: ConnectionRecord, verdict: Verdict, code: ResetCode) -> ResetCode:

@@ -400,6 +400,9 @@ class Stream:
         self._outgoing.put(reset_frame(self.id, code))
 
     def _watch(self, events: int) -> None:
+        # The wire may break, and the tunnel end, in the middle of whatever is put into it.
+        if self.ended:
+            return
         if not self._registered:
             self._reactor.register(self.fd, events, self)
             self._registered = True
@@ -414,6 +417,8 @@ class Stream:
             self._events = 0
 
     def _end(self, end: End, error: Exception | None = None) -> None:
+        if self.ended:  # by its tunnel, which ended when it was to be told
+            return
         self.ended = True
         if self._registered:
             self._registered = False

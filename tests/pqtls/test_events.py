@@ -42,6 +42,7 @@ def test_a_completed_handshake_says_everything_about_the_peer_and_shows_no_certi
             peer_identity=pki.identity(peer),
             peer_chain=(pki.leaf(peer).der,),
             peer_path_ids=(path_id(certificate.issuer, certificate.serial_number),),
+            peer_valid_until=certificate.not_valid_after_utc,
         )
         assert event.peer_certificate == pki.leaf(peer).der
         assert "peer_chain" not in repr(event)

@@ -54,6 +54,7 @@ def served(run, tcp_pair):
                 gate=Gate(PolicyConfig(), MTLSMode.STRICT, sinks),
                 buffers=None,
                 movable=None,
+                shares=None,
                 tunnels=None,
             )
             client, accepted = tcp_pair()

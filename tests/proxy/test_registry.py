@@ -98,6 +98,29 @@ def test_a_sweep_brings_counters_up_to_date_and_ends_what_does_not_move(live):
     live(scenario)
 
 
+def test_a_bug_in_looking_after_one_connection_resets_that_and_others_are_looked_after(live, caplog, monkeypatch):
+    async def scenario(registry, connection, _task):
+        class Broken(FakeTunnel):
+            def sweep(self, *_):
+                raise RuntimeError("a bug")
+
+        broken, worse = Broken(registry), Broken(registry)
+        monkeypatch.setattr(worse, "end", broken.sweep)
+        later = LiveConnection(FakeRecord(), 0.0, lambda: None)
+        for one in (broken, worse, later):
+            registry.add(one)
+        connection.relaying(FakeRelay())
+        later.relaying(FakeRelay())
+        registry.sweep(1.0, 3600)
+        assert broken.heard == ["end"]
+        assert (connection.record.seen, later.record.seen) == ([(0, 0)], [(0, 0)])
+        registry.remove(worse)
+        registry.remove(later)
+
+    live(scenario)
+    assert caplog.text.count("please report it") == 3
+
+
 def test_phases_are_not_idle_however_long_they_take(live):
     async def scenario(registry, connection, task):
         registry.sweep(1e9, 1)

@@ -22,6 +22,7 @@ from proxy.sessions import SessionStore
 from proxy.tunnels.buffers import TunnelBuffers
 from proxy.tunnels.moving import Movable
 from proxy.tunnels.pool import TunnelPool
+from proxy.tunnels.shares import Shares
 from proxy.unfinished import Unfinished
 
 
@@ -64,6 +65,7 @@ def services_of(
         handshakes=HandshakeQueue(loop, lambda _length: None),
         buffers=TunnelBuffers(scratch),
         movable=Movable(),
+        shares=Shares(limits.max_connections),
         gate=Gate(policy or PolicyConfig(), MTLSMode.STRICT, sinks),
         tunnels=TunnelPool(),
     )

@@ -196,6 +196,16 @@ def test_what_nobody_waits_for_goes_in_front_of_the_next_frame(rig):
     assert rig.engine.sealed == 2
 
 
+def test_what_nobody_waits_for_goes_by_itself_where_there_is_much_of_it(rig):
+    for _ in range(100_000):
+        rig.out.put_with_next(bytes(8))
+        rig.turn.end()
+    assert len(rig.out._later) <= 1024
+    assert rig.engine.sealed > 500
+    room = rig.out.reserve(60_000)
+    assert len(room[rig.out.used : rig.out.used + 60_000]) == 60_000
+
+
 def test_frames_that_cannot_go_out_have_a_bound(tcp_pair):
     rig = Rig(tcp_pair, buffer=4096)
     rig.block()

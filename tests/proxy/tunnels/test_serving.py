@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import datetime
 import socket
 
 import pytest
@@ -220,6 +222,61 @@ def test_an_old_tunnel_takes_no_new_streams_for_long(served):
         assert await rig.hear() == frame(0, FrameType.DRAIN)
 
     served(scenario, limits=Limits(tunnel_max_age=100))
+
+
+def test_whoever_opens_streams_long_after_being_told_to_make_another_tunnel_is_refused(served):
+    async def scenario(rig):
+        rig.kept.sweep(rig.kept.born + 131, 3600)
+        await rig.say(open_frame(1, OPENING))
+        await rig.hear_of(reset(1, ResetCode.DRAINED))
+        (line,) = rig.services.sinks.access_log.of("connection")
+        assert line["reason"] == "tunnel_expired"
+
+    served(scenario, limits=Limits(tunnel_max_age=100))
+
+
+def test_streams_that_were_under_way_when_the_tunnel_became_old_are_taken(served):
+    async def scenario(rig):
+        rig.kept.sweep(rig.kept.born + 110, 3600)
+        await rig.say(open_frame(1, OPENING))
+        (await rig.loop.sock_accept(rig.listener))[0].close()
+
+    served(scenario, limits=Limits(tunnel_max_age=100))
+
+
+def test_a_certificate_that_has_expired_since_opens_no_streams_and_ends_none(served):
+    async def scenario(rig):
+        await rig.say(open_frame(1, OPENING))
+        accepted, _ = await rig.loop.sock_accept(rig.listener)
+        with accepted:
+            rig.kept.event = dataclasses.replace(
+                rig.kept.event, peer_valid_until=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+            )
+            rig.kept.sweep(rig.loop.time(), 3600)
+            await rig.say(open_frame(2, OPENING))
+            await rig.hear_of(reset(2, ResetCode.DRAINED))
+            assert set(rig.kept.tunnel.streams) == {1}
+
+    served(scenario)
+
+
+def test_one_peer_cannot_take_every_place_and_has_its_own_back_when_its_streams_end(served):
+    async def scenario(rig):
+        for number in range(1, 4):
+            await rig.say(open_frame(number, OPENING))
+            (await rig.loop.sock_accept(rig.listener))[0].close()
+        await rig.hear_of(frame(3, FrameType.FIN))
+        await rig.say(open_frame(4, OPENING))
+        await rig.hear_of(reset(4, ResetCode.CONNECTION_LIMIT))
+        (line,) = rig.services.sinks.access_log.of("connection")
+        assert line["reason"] == "peer_connection_limit"
+        await rig.say(frame(1, FrameType.FIN))
+        while 1 in rig.kept.tunnel.streams:
+            await asyncio.sleep(0.01)
+        await rig.say(open_frame(5, OPENING))
+        (await rig.loop.sock_accept(rig.listener))[0].close()
+
+    served(scenario, limits=Limits(max_connections=5))
 
 
 def test_the_end_of_the_tunnel_writes_its_own_line_and_one_for_each_stream(served):
