@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from proxy.credential_files import CredentialStore
+from proxy.credentials import utc_now
 from proxy.metrics import Metrics
 
 # Given a task that must not end, looks after it.
@@ -45,12 +46,15 @@ class Keeper(Protocol):
 class FileKeeper:
     """Reloads files that changed."""
 
-    is_usable = True  # whoever put the files there answers for their dates
-
     def __init__(self, store: CredentialStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
         store.count_older_list = metrics.older_lists.inc
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether our certificate has not expired: every peer would refuse it."""
+        return self._store.current.credential.not_valid_after > utc_now()
 
     def start(self, watch: Watch) -> None:
         """There is nothing to begin: the store has loaded already."""

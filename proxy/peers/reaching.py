@@ -78,7 +78,7 @@ async def _reach(
     services: Services, router: Router, way: Way, via: Via, address: Endpoint, record: ConnectionRecord
 ) -> ClientTunnel | Dialled | socket.socket:
     if way.mode is Mode.OFF:
-        return await _plain(services, way, address)
+        return await _plain(services, router, way, address)
     if way.mode is Mode.REQUIRE:
         found = await _by_mesh(services, way, via, record)
         router.memory.spoke_mesh(via.address, router.now())  # for the day when a document prefers
@@ -123,11 +123,21 @@ async def _fall_back(
 ) -> socket.socket:
     router.metrics.fell_back(way.name, shown)
     record.noted({"fallback": shown})
-    return await _plain(services, way, address)
+    return await _plain(services, router, way, address)
 
 
-async def _plain(services: Services, way: Way, address: Endpoint) -> socket.socket:
-    return await sockets.connect(services.waits, address, way.connect_timeout or services.limits.connect_timeout)
+async def _plain(services: Services, router: Router, way: Way, address: Endpoint) -> socket.socket:
+    sock = await sockets.connect(services.waits, address, way.connect_timeout or services.limits.connect_timeout)
+    # All this took its time, and nothing of the application has been sent yet: what is in force now counts.
+    if router.way(way.destination).mode is Mode.REQUIRE:
+        sock.close()
+        raise Withheld(
+            Flag.TLS_FAILURE,
+            "fallback_withheld",
+            f"{way.destination} was to be dialled as plaintext, and the peers document has come to require the mesh "
+            "there meanwhile: dial again.",
+        )
+    return sock
 
 
 async def _by_mesh(services: Services, way: Way, via: Via, record: ConnectionRecord) -> ClientTunnel | Dialled:

@@ -164,6 +164,22 @@ def test_a_destination_that_spoke_the_mesh_lately_is_held_to_it(world):
     world(scenario)
 
 
+def test_a_document_that_comes_to_require_the_mesh_holds_for_what_is_under_way(world):
+    async def scenario(world):
+        async def behave(reader, writer):
+            world.accepted.append(await reader.read(65536))
+            world.entry(Mode.REQUIRE)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await writer.drain()
+
+        world.entry(Mode.PREFER)
+        with pytest.raises(Withheld, match="has come to require the mesh there meanwhile"):
+            await world.go(await world.serve(behave))
+        assert [first[:2] for first in world.accepted if first] == [b"\x16\x03"]
+
+    world(scenario)
+
+
 def test_a_completed_handshake_is_what_holds_it_to_the_mesh(world):
     async def scenario(world):
         world.entry(Mode.PREFER)
