@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from pqtls.events import HandshakeCompleted
@@ -20,6 +21,8 @@ from proxy.tunnels.tunnel import Tunnel
 
 # Seconds behind DRAIN in which streams are taken that were under way, and many times that for a slow network.
 _GRACE: Final = 30.0
+# uvloop's clock and its timers count milliseconds, and round: a timer may come by so much (seconds) too early.
+_TOO_EARLY: Final = 0.001
 # What the client is told where the gate refuses a stream.
 _CODES: Final = {
     Flag.DENY: ResetCode.DENIED,
@@ -49,11 +52,12 @@ class ServedTunnel(KeptTunnel):
         self._source = source
         self._by_stream = by_stream
         self._facts = facts_of(peer, application, event)  # the same for every stream
-        self._still_connecting: set[int] = set()
+        self._connecting: dict[int, float] = {}  # streams whose application has not answered yet → until when it may
+        self._timer: asyncio.TimerHandle | None = None
         self._is_over = False  # for new streams; those that are there go on
 
     def sweep(self, now: float, idle_timeout: float) -> None:
-        """As every tunnel; and give up on applications that have not answered since the last time."""
+        """As every tunnel; and see whether its peer may still open streams."""
         super().sweep(now, idle_timeout)
         # Whoever was let in by a certificate that has ended since, or under roots that were replaced, must show another
         # one. A sidecar of ours does when it is told; whoever does not is refused.
@@ -63,11 +67,7 @@ class ServedTunnel(KeptTunnel):
         if age >= oldest or has_expired:
             self.tunnel.drain()
         self._is_over = age >= oldest + _GRACE or has_expired
-        connecting = {stream.id for stream in self.tunnel.streams.values() if stream.is_connecting}
-        for stream_id in connecting & self._still_connecting:
-            if stream := self.tunnel.streams.get(stream_id):  # what is told of one may end them all
-                stream.abort(End.CONNECT_TIMEOUT)
-        self._still_connecting = connecting
+        self._connecting = {number: due for number, due in self._connecting.items() if self._is_connecting(number)}
 
     def on_open(self, tunnel: Tunnel, stream_id: int, opening: Opening) -> ResetCode | None:
         """Dial the application. It all happens in this turn, but for the application's answer."""
@@ -108,7 +108,40 @@ class ServedTunnel(KeptTunnel):
         stream = carried.stream(stream_id, sock, connecting=True, standing=standing)
         services.movable.add(opening.connection_id, stream, self.event)
         tunnel.adopt(stream)
+        if stream.is_connecting:  # an application in the same pod has answered before this
+            self._wait_for(stream_id)
         return None
+
+    def on_end(self, tunnel: Tunnel, end: End, error: Exception | None) -> None:
+        """As every tunnel; nobody is waited for any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        super().on_end(tunnel, end, error)
+
+    def _wait_for(self, stream_id: int) -> None:
+        """One timer for all streams of the tunnel: it comes for the oldest of them."""
+        loop, patience = self.services.loop, self.services.limits.connect_timeout
+        self._connecting[stream_id] = loop.time() + patience
+        if self._timer is None:
+            self._timer = loop.call_later(patience, self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        now = self.services.loop.time() + _TOO_EARLY
+        for stream_id, due in tuple(self._connecting.items()):
+            if due > now and self._is_connecting(stream_id):
+                self._timer = self.services.loop.call_later(due - now, self._give_up)
+                return
+            del self._connecting[stream_id]
+            if self._is_connecting(stream_id):
+                self.tunnel.streams[stream_id].abort(End.CONNECT_TIMEOUT)
+            if self.tunnel.ended:  # what is told of one may end them all
+                return
+
+    def _is_connecting(self, stream_id: int) -> bool:
+        stream = self.tunnel.streams.get(stream_id)
+        return stream is not None and stream.is_connecting
 
     def on_stream_moved(self, connection_id: bytes) -> None:
         """Nobody can ask for it again."""
