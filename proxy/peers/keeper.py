@@ -106,7 +106,7 @@ class PeersKeeper:
         """Wait until the rules that are known hold, and, but not for ever, for the addresses of all names."""
         await self._rereading.settled()
         await self._ask_first(self._router.names)
-        self._router.take_addresses(self._book.addresses)
+        self._publish()
         self._resolved_at = self._router.now()
 
     def tend(self) -> None:
@@ -184,7 +184,7 @@ class PeersKeeper:
     def _use(self, entries: tuple[PeerEntry, ...]) -> None:
         self._router.take_up(entries)
         self._book.keep_only(self._router.names)
-        self._router.take_addresses(self._book.addresses)
+        self._publish()
         if ruled := sum(bool(entry.rule) for entry in entries):
             _log.info("DestinationRules hold for %d of the %d entries of peers", ruled, len(entries))
 
@@ -215,7 +215,10 @@ class PeersKeeper:
     async def _resolve_all(self) -> None:
         await self._ask(self._router.names)
         self._book.keep_only(self._router.names)
-        self._router.take_addresses(self._book.addresses)
+        self._publish()
+
+    def _publish(self) -> None:
+        self._router.take_addresses(self._book.addresses, self._book.latest)
 
     async def _resolve_one(self, name: str, places: asyncio.Semaphore) -> None:
         async with places:

@@ -95,6 +95,7 @@ class Router:
         self._random = random
         self._groups: dict[tuple[str, str], Group] = {}
         self._addresses: Mapping[str, tuple[str, ...]] = {}
+        self._latest: Mapping[str, tuple[str, ...]] = {}
         self._names_at: dict[str, list[str]] = {}
         self._ways: dict[Endpoint, Way] = {}
         self._targets: dict[Endpoint, Way] = {}
@@ -125,9 +126,15 @@ class Router:
             group.use(self._endpoints(entry, host))
         self._forget_ways()
 
-    def take_addresses(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
-        """The host names have these addresses now."""
+    def take_addresses(
+        self, addresses: Mapping[str, tuple[str, ...]], latest: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
+        """A destination at one of these addresses is the host name's.
+
+        Balanced is over the `latest` of them, because nobody may be at the others any more; None: over all.
+        """
         self._addresses = addresses
+        self._latest = addresses if latest is None else latest
         names_at: dict[str, list[str]] = {}
         for name, found in addresses.items():
             for address in found:
@@ -198,7 +205,7 @@ class Router:
         if entry is None or not entry.needs_state:
             return Way(destination, mode, entry, None, is_balanced=False)
         host = name if not entry.endpoints else ""
-        is_balanced = bool(entry.endpoints or (entry.balancing and self._addresses.get(host)))
+        is_balanced = bool(entry.endpoints or (entry.balancing and self._latest.get(host)))
         return Way(destination, mode, entry, self._group(entry, host), is_balanced=is_balanced)
 
     def _group(self, entry: PeerEntry, host: str) -> Group:
@@ -215,7 +222,7 @@ class Router:
     def _endpoints(self, entry: PeerEntry, host: str) -> tuple[PeerEndpoint, ...]:
         if entry.endpoints or entry.balancing is None:
             return entry.endpoints
-        return tuple(PeerEndpoint(address) for address in self._addresses.get(host, ()))
+        return tuple(PeerEndpoint(address) for address in self._latest.get(host, ()))
 
 
 def _shown(entry: PeerEntry) -> dict[str, Any]:

@@ -181,6 +181,30 @@ def test_names_are_asked_before_traffic_is_taken_and_again_later(kept):
     kept(NAMED, scenario)
 
 
+def test_connections_are_balanced_over_the_addresses_that_a_name_has_and_not_over_those_that_it_had(kept):
+    async def scenario(rig):
+        rig.answers["a.svc"] = ("10.0.0.7", "10.0.0.8")
+        await rig.keeper.load()
+        way = rig.router.way(Endpoint("10.0.0.7", 80))
+        assert {way.group.choose().address for _ in range(4)} == {"10.0.0.7", "10.0.0.8"}
+        rig.answers["a.svc"] = ("10.0.0.8", "10.0.0.9")
+        rig.clock.time += RESOLVE_SECONDS
+        await rig.tended()
+        way = rig.router.way(Endpoint("10.0.0.7", 80))  # dialled by whoever keeps answers for long: still the name's
+        assert way.mode is Mode.REQUIRE
+        assert way.is_balanced
+        assert {way.group.choose().address for _ in range(4)} == {"10.0.0.8", "10.0.0.9"}
+        rig.write(NAMED + "  balancing: roundRobin\n  connectTimeout: 1s\n")
+        await rig.tended()
+        assert {way.group.choose().address for _ in range(4)} == {"10.0.0.8", "10.0.0.9"}
+        del rig.answers["a.svc"]
+        rig.clock.time += RESOLVE_SECONDS
+        await rig.tended()
+        assert {way.group.choose().address for _ in range(4)} == {"10.0.0.8", "10.0.0.9"}
+
+    kept(NAMED + "  balancing: roundRobin\n", scenario)
+
+
 def test_a_resolver_that_fails_takes_nothing_away_and_is_said_once(kept, caplog):
     async def scenario(rig):
         rig.answers["a.svc"] = ("10.0.0.7",)
