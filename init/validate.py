@@ -155,7 +155,7 @@ def _arrives(probe: Probe, patience: float) -> bool:
                 dialler.bind((probe.source, 0))
             dialler.connect((probe.host, probe.port))
         except OSError as error:
-            if error.errno in _NO_ROUTE:
+            if error.errno in _NO_ROUTE and not _has_route(probe):
                 return False
             raise NotRedirected(_explanation(probe, "it got no answer")) from error
         listener.settimeout(_SETTLED)
@@ -168,6 +168,19 @@ def _arrives(probe: Probe, patience: float) -> bool:
                 # Anybody may dial the port meanwhile; ours comes from the dialler's own address and port.
                 if peer[:2] == dialler.getsockname()[:2]:
                     return _is_for(probe, connection)
+
+
+def _has_route(probe: Probe) -> bool:
+    # A router's "unreachable" (ICMP) gives the dialler the same errors as a missing route does, but it answers a packet
+    # that has left the pod. Connecting a datagram socket asks for the route and sends nothing.
+    with socket.socket(_SOCKET_FAMILY[probe.family], socket.SOCK_DGRAM) as asking:
+        try:
+            if probe.source:
+                asking.bind((probe.source, 0))
+            asking.connect((probe.host, probe.port))
+        except OSError:
+            return False
+    return True
 
 
 def _listening(probe: Probe) -> socket.socket:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from init.config import InterceptionConfig, parse_ids, parse_networks, parse_ports, parse_ports_of_users
 from init.rules import Family
 from init.validate import Probe, probe_for
+from tests.init.conftest import PEER, POD, Namespace, Pair, join
 from tests.init.test_plan import configs
 
 if TYPE_CHECKING:
-    from tests.init.conftest import Namespace
+    from collections.abc import Iterator
 
 V4, V6 = Family.V4, Family.V6
 
@@ -101,6 +102,18 @@ def reachable(namespace: Namespace) -> Namespace:
     return namespace
 
 
+@pytest.fixture
+def routed(namespace: Namespace) -> Iterator[Pair]:
+    """A pod whose default route leads to a gateway that forwards, and that itself has no route to anywhere else."""
+    gateway = Namespace()
+    join(namespace, gateway)
+    for version in (4, 6):
+        namespace.run("ip", f"-{version}", "route", "add", "default", "via", PEER[version])
+    gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    yield Pair(namespace, gateway, POD, PEER)
+    gateway.close()
+
+
 @pytest.mark.root
 def test_after_applying_a_redirected_connection_proves_both_families(reachable: Namespace) -> None:
     answer = reachable.qbitel_init("--validate")
@@ -141,6 +154,23 @@ def test_without_a_route_a_line_says_that_nothing_was_proved(namespace: Namespac
     answer = namespace.qbitel_init("--validate")
     assert answer.returncode == 0
     assert answer.stderr == "qbitel init: not proved by a connection: ipv4: there is no route to 192.0.2.1\n"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("program", "missed"), [("iptables", "192.0.2.1"), ("ip6tables", "[2001:db8::1]")])
+def test_a_router_that_says_unreachable_was_asked_and_so_it_is_exit_code_126(
+    routed: Pair, program: str, missed: str
+) -> None:
+    said = routed.pod.qbitel_init("--validate-only", check=False)
+    assert said.returncode == 126
+    assert "192.0.2.1:15002 did not arrive at the sidecar's port 15001" in said.stderr
+    # And where the rules of one family alone are gone.
+    routed.pod.qbitel_init()
+    assert routed.pod.qbitel_init("--validate-only").stdout.count("as it must") == 2
+    routed.pod.run(f"{program}-nft", "-t", "nat", "-F", "OUTPUT")
+    said = routed.pod.qbitel_init("--validate-only", check=False)
+    assert said.returncode == 126
+    assert f"{missed}:15002 did not arrive" in said.stderr
 
 
 @pytest.mark.root
