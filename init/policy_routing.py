@@ -1,7 +1,7 @@
 """TPROXY's policy routing: packets with the sidecar's mark are delivered inside this network namespace.
 
 A rule sends what carries the mark to a table of its own, whose one route says that every address is local. The second
-door to pyroute2, beside addresses.py.
+door to pyroute2, beside addresses.py and routes.py.
 """
 
 from __future__ import annotations

@@ -12,13 +12,14 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from init.config import IdRange, InterceptionConfig, Networks, PortRange
+from init.config import InterceptionConfig
+from init.probes import Probe, captures_interface, probes_for
+from init.routes import route_to
 from init.rules import Family
-from mesh import names
 from mesh.errors import UserError
 
 # A redirected connection never leaves the kernel: it takes microseconds, and seconds only where the guard of another
@@ -30,33 +31,11 @@ _SETTLED: Final = 1.0  # seconds
 
 _NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
 _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h, and the same number in linux/netfilter_ipv6/ip6_tables.h
-# Addresses for documentation (RFC 5737, RFC 3849): nobody answers there, so that nothing but a redirect can.
-_NOBODY: Final = {
-    Family.V4: ("192.0.2.1", "198.51.100.1", "203.0.113.1"),
-    Family.V6: ("2001:db8::1", "2001:db8:ffff::1", "2001:db8:ffff:ffff::1"),
-}
-# A loopback address that is neither the application's nor the sidecar's source; IPv6 has ::1 and the sidecar's alone.
-_FRONT_DOOR: Final = {Family.V4: ("127.0.0.2", ""), Family.V6: (names.INBOUND_SOURCE_V6, "::1")}
 _SOCKET_FAMILY: Final = {Family.V4: socket.AF_INET, Family.V6: socket.AF_INET6}
 
 
 class NotRedirected(UserError):
     """A connection that the rules must capture did not arrive at the sidecar's port."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One connection to try: where to (and from, where that matters), and the port where it must arrive."""
-
-    family: Family
-    host: str
-    port: int
-    arrives: int
-    source: str = ""
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if self.family is Family.V6 else self.host
-        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,75 +54,42 @@ def validate(config: InterceptionConfig, families: Iterable[Family], patience: f
     arrived: list[Probe] = []
     untried: list[str] = []
     for family in families:
-        probe = probe_for(config, family, os.geteuid(), os.getegid())
-        if probe is None:
-            untried.append(f"{family.value}: nothing that this user dials is captured")
-        elif _arrives(probe, patience):
-            arrived.append(probe)
+        found, obstacle = _prove(config, family, patience)
+        if found:
+            arrived.append(found)
         else:
-            untried.append(f"{family.value}: there is no route to {probe.host}")
+            untried.append(f"{family.value}: {obstacle}")
     return Proof(tuple(arrived), tuple(untried))
 
 
-def probe_for(config: InterceptionConfig, family: Family, uid: int, gid: int) -> Probe | None:
-    """Return a connection that `config` captures when `uid` and `gid` dial it; None where there is none. Pure."""
-    if uid == config.proxy_uid:
-        host, source = _FRONT_DOOR[family]
-        port = _free_port(PortRange(1, 65535), config.exclude_outbound_ports)
-        return Probe(family, host, port, config.inbound_port, source) if port else None
-    # The sidecar's group is let out like its user; over lo its user alone goes by the front door.
-    if gid == config.proxy_gid or not _captures_user(config, uid, gid):
-        return None
-    exempt = (*config.exclude_outbound_ports, *_ports_of(config, uid))
-    for host, ports in _captured_places(config, family):
-        port = _free_port(ports, exempt)
-        if port and not _within(host, config.exclude_outbound_cidrs):
-            return Probe(family, host, port, config.outbound_port)
-    return None
+def _prove(config: InterceptionConfig, family: Family, patience: float) -> tuple[Probe | None, str]:
+    """Return the connection that arrived, or None and why none could be tried. Raises NotRedirected, UserError."""
+    said = ""
+    for probe in probes_for(config, family, os.geteuid(), os.getegid()):
+        obstacle = _obstacle(config, probe)
+        if not obstacle and _arrives(probe, patience):
+            return probe, ""
+        # The first one is the most telling: it is of what the configuration names first.
+        said = said or obstacle or _no_route(probe)
+    return None, said or "nothing is captured that this user could try"
 
 
-def _captures_user(config: InterceptionConfig, uid: int, gid: int) -> bool:
-    def among(number: int, ranges: Iterable[IdRange] | None) -> bool:
-        return any(ids.first <= number <= ids.last for ids in ranges or ())
-
-    if among(uid, config.exclude_uids) or among(gid, config.exclude_gids):
-        return False
-    everybody = config.include_uids is None and config.include_gids is None
-    return everybody or among(uid, config.include_uids) or among(gid, config.include_gids)
-
-
-def _ports_of(config: InterceptionConfig, uid: int) -> Iterator[PortRange]:
-    for entry in config.exclude_outbound_ports_for_uids:
-        if entry.uids.first <= uid <= entry.uids.last:
-            yield from entry.ports
+def _obstacle(config: InterceptionConfig, probe: Probe) -> str:
+    """Why `probe` would prove nothing from here; empty where it would."""
+    if probe.arrives == config.inbound_port:
+        return ""  # the front door is on lo, which is always looked at
+    route = route_to(probe.family, probe.host)
+    if route is None:
+        return _no_route(probe)
+    if route.local:
+        return f"{probe.host} is this pod itself, and what it sends itself is not captured"
+    if not captures_interface(config, route.interface):
+        return f"{probe.host} is reached over {route.interface}, which is not captured"
+    return ""
 
 
-def _captured_places(config: InterceptionConfig, family: Family) -> Iterator[tuple[str, PortRange]]:
-    everywhere = PortRange(1, 65535)
-    if config.include_outbound_ports is None or config.include_outbound_cidrs is None:
-        yield from ((host, everywhere) for host in _NOBODY[family])
-        return
-    for network in config.include_outbound_cidrs:
-        if network.version == family.version:
-            # The first address of a network is often the network's own name, and the last one's reaches everybody.
-            yield str(network[1 if network.num_addresses > 2 else 0]), everywhere
-    yield from ((host, ports) for ports in config.include_outbound_ports for host in _NOBODY[family])
-
-
-def _free_port(ports: PortRange, excluded: Iterable[PortRange]) -> int | None:
-    """The self-test's port if it is one of `ports` and not excluded, else the first that is; None where none is."""
-    # DNS and the tunnel have rules of their own.
-    taken = [*excluded, *(PortRange(port, port) for port in (names.TUNNEL_PORT, 53))]
-    candidates: tuple[int, ...] = (names.SELF_TEST_PORT, *range(ports.first, ports.last + 1))
-    for port in candidates:
-        if ports.first <= port <= ports.last and not any(found.first <= port <= found.last for found in taken):
-            return port
-    return None
-
-
-def _within(host: str, networks: Networks) -> bool:
-    address = ipaddress.ip_address(host)
-    return any(address in network for network in networks if network.version == address.version)
+def _no_route(probe: Probe) -> str:
+    return f"there is no route to {probe.host}"
 
 
 def _arrives(probe: Probe, patience: float) -> bool:

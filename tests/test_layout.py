@@ -40,7 +40,7 @@ DOORS: Final = {
         "proxy/enrolment.py",  # a key and a CSR
         "injector/serving_certificate.py",  # when it ends
     ],
-    "pyroute2": ["init/addresses.py", "init/policy_routing.py", "cli/demo/*"],
+    "pyroute2": ["init/addresses.py", "init/policy_routing.py", "init/routes.py", "cli/demo/*"],
     "uvloop": ["proxy/loop.py"],
     "prometheus_client": [
         *("proxy/metrics.py", "proxy/status.py", "proxy/policy/metrics.py", "proxy/peers/metrics.py"),

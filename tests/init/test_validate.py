@@ -2,91 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from init.config import InterceptionConfig, parse_ids, parse_networks, parse_ports, parse_ports_of_users
-from init.rules import Family
-from init.validate import Probe, probe_for
 from tests.init.conftest import PEER, POD, Namespace, Pair, join
-from tests.init.test_plan import configs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-V4, V6 = Family.V4, Family.V6
-
-
-def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    return parse_networks("--networks", text)
-
-
-@pytest.mark.parametrize(
-    ("config", "family", "host", "port"),
-    [
-        (InterceptionConfig(), V4, "192.0.2.1", 15002),
-        (InterceptionConfig(), V6, "2001:db8::1", 15002),
-        (InterceptionConfig(exclude_outbound_ports=parse_ports("", "15002")), V4, "192.0.2.1", 1),
-        (InterceptionConfig(exclude_outbound_ports=parse_ports("", "1-15002")), V4, "192.0.2.1", 15003),
-        (InterceptionConfig(exclude_outbound_cidrs=_networks("192.0.2.0/24")), V4, "198.51.100.1", 15002),
-        (InterceptionConfig(include_outbound_cidrs=_networks("10.0.0.0/8")), V4, "10.0.0.1", 15002),
-        (
-            InterceptionConfig(include_outbound_cidrs=(), include_outbound_ports=parse_ports("", "443")),
-            V6,
-            "2001:db8::1",
-            443,
-        ),
-        (
-            InterceptionConfig(exclude_outbound_ports_for_uids=parse_ports_of_users("", "0:1-15002")),
-            V4,
-            "192.0.2.1",
-            15003,
-        ),
-    ],
-)
-def test_a_user_dials_what_is_captured(config: InterceptionConfig, family: Family, host: str, port: int) -> None:
-    assert probe_for(config, family, 0, 0) == Probe(family, host, port, arrives=15001)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        InterceptionConfig(include_outbound_cidrs=()),
-        InterceptionConfig(include_outbound_cidrs=_networks("fd00::/8")),
-        InterceptionConfig(exclude_outbound_cidrs=_networks("0.0.0.0/0")),
-        InterceptionConfig(exclude_outbound_ports=parse_ports("", "1-65535")),
-        InterceptionConfig(exclude_uids=parse_ids("", "0-10")),
-        InterceptionConfig(exclude_gids=parse_ids("", "0")),
-        InterceptionConfig(include_uids=parse_ids("", "1000")),
-    ],
-)
-def test_where_nothing_of_this_user_is_captured_nothing_is_dialled(config: InterceptionConfig) -> None:
-    assert probe_for(config, V4, 0, 0) is None
-
-
-@pytest.mark.parametrize(("family", "host", "source"), [(V4, "127.0.0.2", ""), (V6, "::6", "::1")])
-def test_the_sidecars_user_comes_in_by_the_front_door(family: Family, host: str, source: str) -> None:
-    assert probe_for(InterceptionConfig(), family, 2102, 5) == Probe(family, host, 15002, 15006, source)
-    # Its group alone is let out, and never comes in by the front door over lo.
-    assert probe_for(InterceptionConfig(), family, 5, 2102) is None
-
-
-@given(configs, st.sampled_from(Family), st.integers(0, 5000), st.integers(0, 5000))
-@settings(max_examples=50)
-def test_a_probe_is_never_something_that_is_excluded(
-    config: InterceptionConfig, family: Family, uid: int, gid: int
-) -> None:
-    probe = probe_for(config, family, uid, gid)
-    if probe is not None:
-        assert not any(ports.first <= probe.port <= ports.last for ports in config.exclude_outbound_ports)
-        if probe.arrives == config.outbound_port:
-            address = ipaddress.ip_address(probe.host)
-            assert not any(address in network for network in config.exclude_outbound_cidrs)
-            assert not any(ids.first <= uid <= ids.last for ids in config.exclude_uids)
 
 
 @pytest.fixture
@@ -114,6 +37,18 @@ def routed(namespace: Namespace) -> Iterator[Pair]:
     gateway.close()
 
 
+@pytest.fixture
+def silent(routed: Pair) -> Pair:
+    """A pod whose gateway drops everything without a word, with a second interface whose network it is the first of."""
+    routed.peer.run("ip", "route", "add", "blackhole", "default")
+    pod = routed.pod
+    pod.run("ip", "link", "add", "net1", "type", "veth", "peer", "name", "net0")
+    for name in ("net0", "net1"):
+        pod.run("ip", "link", "set", name, "up")
+    pod.run("ip", "address", "add", "10.88.0.1/24", "dev", "net1")
+    return routed
+
+
 @pytest.mark.root
 def test_after_applying_a_redirected_connection_proves_both_families(reachable: Namespace) -> None:
     answer = reachable.qbitel_init("--validate")
@@ -135,16 +70,16 @@ def test_as_the_sidecar_the_front_door_is_proved_without_any_privilege(namespace
 
 
 @pytest.mark.root
-def test_rules_that_stand_and_do_not_work_are_exit_code_126(reachable: Namespace) -> None:
-    # The address is the pod's own here: without a redirect, the connection is refused at once.
-    reachable.run("ip", "address", "add", "192.0.2.1/32", "dev", "eth0")
-    answer = reachable.qbitel_init("--validate-only", "--ipv6", "off", check=False)
+def test_a_connection_that_arrives_elsewhere_is_exit_code_126(routed: Pair) -> None:
+    # Without a redirect, the gateway refuses the connection at once.
+    routed.peer.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    answer = routed.pod.qbitel_init("--validate-only", "--ipv6", "off", check=False)
     assert answer.returncode == 126
     assert answer.stderr.count("\n") == 1
     assert "192.0.2.1:15002 did not arrive at the sidecar's port 15001" in answer.stderr
     # Somebody else who answers there is no proof either.
-    reachable.serve(15002)
-    answer = reachable.qbitel_init("--validate-only", "--ipv6", "off", check=False)
+    routed.peer.serve(15002)
+    answer = routed.pod.qbitel_init("--validate-only", "--ipv6", "off", check=False)
     assert answer.returncode == 126
     assert "somebody else answered it" in answer.stderr
 
@@ -171,6 +106,46 @@ def test_a_router_that_says_unreachable_was_asked_and_so_it_is_exit_code_126(
     said = routed.pod.qbitel_init("--validate-only", check=False)
     assert said.returncode == 126
     assert f"{missed}:15002 did not arrive" in said.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--exclude-interfaces eth0", "192.0.2.1 is reached over eth0, which is not captured"),
+        ("--exclude-interfaces eth+", "192.0.2.1 is reached over eth0, which is not captured"),
+        ("--include-interfaces net1", "192.0.2.1 is reached over eth0, which is not captured"),
+        ("--include-outbound-cidrs 10.77.0.2/32", "10.77.0.2 is this pod itself, and what it sends itself is not"),
+        ("--include-outbound-cidrs 127.0.0.0/8", "127.0.0.1 is this pod itself, and what it sends itself is not"),
+        ("--include-outbound-cidrs 255.255.255.255", "there is no route to 255.255.255.255"),
+    ],
+)
+def test_correct_rules_that_cannot_be_tried_from_here_are_no_error(silent: Pair, options: str, words: str) -> None:
+    answer = silent.pod.qbitel_init(*options.split(), "--validate", "--ipv6", "off")
+    assert answer.stderr.startswith(f"qbitel init: not proved by a connection: ipv4: {words}")
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("options", "host"),
+    [
+        # Its first address is this pod's.
+        ("--include-outbound-cidrs 10.88.0.0/24", "10.88.0.2"),
+        ("--include-outbound-cidrs 10.0.0.0/8 --exclude-outbound-cidrs 10.0.0.0/24", "10.0.1.1"),
+        # The first network is behind an interface that is not captured.
+        ("--include-outbound-cidrs 10.88.0.0/24,198.18.0.0/15 --exclude-interfaces net1", "198.18.0.1"),
+        ("--include-interfaces net1,eth+", "192.0.2.1"),
+    ],
+)
+def test_an_address_that_can_be_tried_is_found_and_proves_the_rules(silent: Pair, options: str, host: str) -> None:
+    words = (*options.split(), "--ipv6", "off")
+    answer = silent.pod.qbitel_init(*words, "--validate")
+    assert answer.stderr == ""
+    assert f"a connection to {host}:15002 arrived" in answer.stdout
+    silent.pod.qbitel_init("--cleanup")
+    silent.peer.run("ip", "route", "del", "blackhole", "default")  # it now refuses, which is quicker than silence
+    assert silent.pod.qbitel_init(*words, "--validate-only", check=False).returncode == 126
 
 
 @pytest.mark.root
