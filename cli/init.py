@@ -33,9 +33,11 @@ def main(arguments: Sequence[str]) -> int:
     """Run `qbitel init` with `arguments`; return its exit code. Raises UserError."""
     options = _parser().parse_args(arguments)
     _refuse_contradictions(options)
+    wanted = _config(options)  # before anything is done: a value that cannot be read is a mistake in clean-up, too
     if options.cleanup:
         return _cleanup(options.reconcile)
-    wanted = _config(options)
+    for line in config.without_effect(wanted):
+        print(f"qbitel init: {line}", file=sys.stderr)
     if options.dry_run:
         return _dry_run(wanted, as_json=options.json)
     if options.script:
@@ -206,7 +208,7 @@ def _parser() -> Parser:
         "--include-outbound-ports",
         default="",
         metavar="PORTS",
-        help="captured to any address, besides the CIDRs",
+        help="captured to any address, besides the CIDRs: alone with --include-outbound-cidrs ''",
     )
     outbound.add_argument("--exclude-outbound-ports", default="", metavar="PORTS", help="not captured to any address")
     outbound.add_argument("--include-outbound-cidrs", default="*", metavar="CIDRS", help="captured; * is all (default)")

@@ -20,6 +20,17 @@ from mesh.errors import UserError
 # of migrated workloads still name the port of Istio's merged metrics, and interception that caught it would break them.
 ALWAYS_EXCLUDED_INBOUND: Final = (names.METRICS_PORT, names.HEALTH_PORT, names.MERGED_METRICS_PORT)
 
+# What a connection must not be sent to by a rule, with the reason. Those that are never captured would stand open to
+# whoever dials them, past what captures connections; the others belong to other servers of the sidecar.
+_NO_CAPTURE_PORT: Final = {
+    names.ADMIN_PORT: "the sidecar's admin port",
+    names.SELF_TEST_PORT: "the port that the sidecar's self-test dials",
+    names.TUNNEL_PORT: "the tunnel port, which is never captured",
+    names.MERGED_METRICS_PORT: "the port of Istio's merged metrics, which is never captured",
+    names.HEALTH_PORT: "the sidecar's health port, which is never captured",
+    names.METRICS_PORT: "the sidecar's metrics port, which is never captured",
+}
+
 EVERYTHING: Final = "*"
 LAST_PORT: Final = 65535
 _LONGEST_SHOWN: Final = 80  # characters of a value in a message: an address or a port range fits several times over
@@ -133,18 +144,41 @@ class InterceptionConfig:
         for flag, port in own:
             if port is None:
                 continue
-            if port == names.TUNNEL_PORT:
-                raise UserError(f"{flag}: {port} is the tunnel port, which is never captured; choose another one")
+            if port in _NO_CAPTURE_PORT:
+                raise UserError(f"{flag}: {port} is {_NO_CAPTURE_PORT[port]}; choose another one")
             if port in taken:
                 raise UserError(f"{taken[port]} and {flag} are both {port}; give each its own port")
             taken[port] = flag
+        # Ports and networks have no such rule: to capture nothing inbound, or nothing outbound, is a wish of its own.
         for flag, value in (
+            ("--include-inbound-sources", self.include_inbound_sources),
             ("--include-interfaces", self.include_interfaces),
             ("--include-uids", self.include_uids),
             ("--include-gids", self.include_gids),
         ):
             if value == ():
                 raise UserError(f"{flag}: an empty list would capture nothing; name some, or write '*' for all")
+
+
+def without_effect(config: InterceptionConfig) -> tuple[str, ...]:
+    """Return one line for each option of `config` that is harmless, changes nothing, and was hardly meant so."""
+    lines = []
+    never = {names.TUNNEL_PORT, *ALWAYS_EXCLUDED_INBOUND}
+    # A range that is longer than these was not meant for them alone.
+    short = (ports for ports in config.include_inbound_ports or () if ports.last - ports.first < len(never))
+    idle = [str(ports) for ports in short if never.issuperset(range(ports.first, ports.last + 1))]
+    if idle:
+        lines.append(f"--include-inbound-ports: {', '.join(idle)} has no effect: it is never captured")
+    if config.include_outbound_ports and config.include_outbound_cidrs is None:
+        lines.append(
+            "--include-outbound-ports has no effect: it adds to --include-outbound-cidrs, which is every address; to "
+            "capture these ports alone, add --include-outbound-cidrs ''"
+        )
+    if config.include_outbound_ports is None and config.include_outbound_cidrs:
+        lines.append(
+            "--include-outbound-cidrs has no effect: --include-outbound-ports '*' captures every port of every address"
+        )
+    return tuple(lines)
 
 
 def parse_ports(flag: str, text: str) -> Ports:

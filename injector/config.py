@@ -65,7 +65,8 @@ class SidecarConfig:
         for name, port in (("metrics_port", self.metrics_port), ("proxy_port", self.proxy_port)):
             if not 1 <= port <= 65535 or port in taken:
                 raise UserError(f"{name}: {port} is no free port; the sidecar itself needs {_numbers(taken)}")
-            taken.add(port)
+            # Beside it, what interception never captures, whatever `metrics_port` is.
+            taken |= {port, names.METRICS_PORT, names.MERGED_METRICS_PORT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,6 +114,7 @@ def test_ipv6_off_leaves_it_out_of_a_dry_run(capsys: pytest.CaptureFixture[str])
         (["--exclude-interfaces", "lo"], "--exclude-interfaces: 'lo' covers lo"),
         (["--include-inbound-sources", "::/129"], "--include-inbound-sources: '::/129' is not a network"),
         (["--exclude-inbound-sources", "x"], "--exclude-inbound-sources: 'x' is not a network"),
+        (["--include-inbound-sources", ""], "--include-inbound-sources: an empty list"),
         (["--include-uids", ""], "--include-uids: an empty list"),
         (["--exclude-gids", "wheel"], "--exclude-gids: 'wheel' is not a numeric id"),
         (["--exclude-outbound-ports-for-uids", "5"], "--exclude-outbound-ports-for-uids: '5' is not UIDS:PORTS"),
@@ -121,6 +122,7 @@ def test_ipv6_off_leaves_it_out_of_a_dry_run(capsys: pytest.CaptureFixture[str])
         (["--dns-port", "x"], "--dns-port: 'x' is not a port"),
         (["--proxy-uid", "0"], "--proxy-uid: 0 would exempt root"),
         (["--proxy-gid", "wheel"], "--proxy-gid: 'wheel' is not a numeric id"),
+        (["--inbound-port", "15021"], "--inbound-port: 15021 is the sidecar's health port"),
         (["--outbound-port", "70000"], "--outbound-port: '70000' is not a port"),
         (["--inbound-port", "15001"], "--outbound-port and --inbound-port are both 15001"),
         (["--exclude-inbound-ports", "1\n2"], r"'1\n2' is not a port"),
@@ -135,6 +137,19 @@ def test_a_wrong_value_is_one_line_that_names_its_flag(
     assert captured.err.startswith("qbitel init: ")
     assert captured.err.count("\n") == 1
     assert words in captured.err
+
+
+def test_clean_up_with_a_wrong_value_removes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert qbitel(["init", "--cleanup", "--dns-port", "banana"]) == 2
+    assert capsys.readouterr() == ("", "qbitel init: --dns-port: 'banana' is not a port (1 to 65535)\n")
+
+
+def test_an_option_without_effect_is_said_beside_the_rules_and_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dry-run", "--json", "--ipv6", "off", "--include-outbound-ports", "443"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("qbitel init: --include-outbound-ports has no effect: it adds to ")
+    assert captured.err.count("\n") == 1
+    assert json.loads(captured.out)
 
 
 @pytest.mark.parametrize(

@@ -125,11 +125,11 @@ def test_only_what_is_included_is_captured(clean_pair: Pair, version: int) -> No
 
 def test_another_uid_and_other_ports_for_the_sidecar(clean_pair: Pair) -> None:
     pod, peer = clean_pair.pod, clean_pair.peer_address[4]
-    pod.qbitel_init("--proxy-uid", "3000", "--proxy-gid", "3001", "--outbound-port", "8081", "--inbound-port", "15090")
+    pod.qbitel_init("--proxy-uid", "3000", "--proxy-gid", "3001", "--outbound-port", "8081", "--inbound-port", "15053")
     assert pod.dial(peer, 8080, uid=3000, gid=5)["port"] == 8080
     assert pod.dial(peer, 8080, uid=5, gid=3001)["port"] == 8080
     assert pod.dial(peer, 8080, **SIDECAR)["port"] == 8081
-    assert clean_pair.peer.dial(clean_pair.pod_address[4], 8080)["port"] == 15090
+    assert clean_pair.peer.dial(clean_pair.pod_address[4], 8080)["port"] == 15053
 
 
 # Applying, checking, removing

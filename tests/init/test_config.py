@@ -194,15 +194,64 @@ def test_questions_to_name_servers_do_not_go_where_connections_go(port: int) -> 
 
 
 @pytest.mark.parametrize("which", ["inbound", "outbound", "dns"])
-def test_the_tunnel_port_cannot_be_a_capture_port(which: str) -> None:
-    with pytest.raises(UserError, match=f"--{which}-port: 15008 is the tunnel port"):
-        InterceptionConfig(**{f"{which}_port": 15008})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("port", "words"),
+    [
+        (15000, "the sidecar's admin port"),
+        (15002, "the port that the sidecar's self-test dials"),
+        (15008, "the tunnel port, which is never captured"),
+        (15020, "the port of Istio's merged metrics, which is never captured"),
+        (15021, "the sidecar's health port, which is never captured"),
+        (15090, "the sidecar's metrics port, which is never captured"),
+    ],
+)
+def test_a_port_of_the_sidecars_own_cannot_be_a_capture_port(which: str, port: int, words: str) -> None:
+    with pytest.raises(UserError, match=f"--{which}-port: {port} is {words}; choose another one"):
+        InterceptionConfig(**{f"{which}_port": port})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("what", ["interfaces", "uids", "gids"])
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (
+            InterceptionConfig(include_inbound_ports=config.parse_ports("", "80,15008,15020-15021")),
+            "--include-inbound-ports: 15008, 15020:15021 has no effect",
+        ),
+        (
+            InterceptionConfig(include_outbound_ports=config.parse_ports("", "443")),
+            "to capture these ports alone, add --include-outbound-cidrs ''",
+        ),
+        (
+            InterceptionConfig(
+                include_outbound_ports=None, include_outbound_cidrs=config.parse_networks("", "10.0.0.0/8")
+            ),
+            "--include-outbound-cidrs has no effect",
+        ),
+    ],
+)
+def test_an_option_that_changes_nothing_is_worth_a_line(wanted: InterceptionConfig, words: str) -> None:
+    (line,) = config.without_effect(wanted)
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        InterceptionConfig(),
+        InterceptionConfig(include_inbound_ports=config.parse_ports("", "15000-15100")),
+        InterceptionConfig(exclude_inbound_ports=config.parse_ports("", "15090")),
+        InterceptionConfig(include_outbound_ports=config.parse_ports("", "443"), include_outbound_cidrs=()),
+        InterceptionConfig(include_outbound_ports=None, include_outbound_cidrs=()),
+    ],
+)
+def test_what_is_meant_as_it_stands_is_worth_no_line(wanted: InterceptionConfig) -> None:
+    assert config.without_effect(wanted) == ()
+
+
+@pytest.mark.parametrize("what", ["inbound-sources", "interfaces", "uids", "gids"])
 def test_an_inclusion_of_nothing_is_refused(what: str) -> None:
     with pytest.raises(UserError, match=f"--include-{what}: an empty list would capture nothing"):
-        InterceptionConfig(**{f"include_{what}": ()})  # type: ignore[arg-type]
+        InterceptionConfig(**{f"include_{what.replace('-', '_')}": ()})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ configs = st.builds(
     InterceptionConfig,
     include_inbound_ports=st.none() | some_ports,
     exclude_inbound_ports=some_ports,
-    include_inbound_sources=st.none() | some_networks,
+    include_inbound_sources=st.none() | some_networks.filter(bool),
     exclude_inbound_sources=some_networks,
     include_outbound_ports=st.none() | some_ports,
     exclude_outbound_ports=some_ports,

@@ -37,6 +37,8 @@ def test_the_key_exchange_has_an_old_and_a_new_name(name: str) -> None:
         {"metrics_port": 15021},
         {"proxy_port": 70000},
         {"proxy_port": 15090},
+        {"proxy_port": 15090, "metrics_port": 16090},
+        {"proxy_port": 15020},
     ],
 )
 def test_a_sidecar_that_could_not_run_is_refused_in_one_line(settings: dict[str, Any]) -> None:
