@@ -7,7 +7,9 @@ flag.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
@@ -184,9 +186,9 @@ def without_effect(config: InterceptionConfig) -> tuple[str, ...]:
 def parse_ports(flag: str, text: str) -> Ports:
     """Read a comma-separated list of ports and ranges (`80,8000-8100,9000:9010`); the empty text is no port.
 
-    Returns them sorted and without repetitions, so that two spellings of one wish make one plan.
+    Returns them sorted, those that touch or overlap as one, so that two spellings of one wish make one plan.
     """
-    return tuple(sorted({_port_range(flag, entry) for entry in _entries(flag, text)}))
+    return _ports(_port_range(flag, entry) for entry in _entries(flag, text))
 
 
 def parse_ports_or_all(flag: str, text: str) -> Ports | None:
@@ -229,9 +231,10 @@ def parse_interfaces_or_all(flag: str, text: str) -> tuple[str, ...] | None:
 def parse_ids(flag: str, text: str) -> Ids:
     """Read a comma-separated list of numeric user or group ids and ranges of them (`0,1000-1999`).
 
-    Returns them sorted and without repetitions; the empty text is none.
+    Returns them sorted, those that touch or overlap as one; the empty text is none.
     """
-    return tuple(sorted({_id_range(flag, entry) for entry in _entries(flag, text)}))
+    entries = (_id_range(flag, entry) for entry in _entries(flag, text))
+    return tuple(IdRange(*found) for found in _merged((entry.first, entry.last) for entry in entries))
 
 
 def parse_ids_or_all(flag: str, text: str) -> Ids | None:
@@ -242,9 +245,21 @@ def parse_ids_or_all(flag: str, text: str) -> Ids | None:
 def parse_ports_of_users(flag: str, text: str) -> tuple[PortsOfUsers, ...]:
     """Read which users reach which ports directly: `UIDS:PORTS`, several joined by `;`.
 
-    `1000:25,465-587;2000-2010:9092` lets UID 1000 reach 25 and 465 to 587, and UIDs 2000 to 2010 port 9092.
+    `1000:25,465-587;2000-2010:9092` lets UID 1000 reach 25 and 465 to 587, and UIDs 2000 to 2010 port 9092. Returns
+    them by UID, each UID once, neighbours with the same ports as one.
     """
-    return tuple(sorted({_ports_of_users(flag, entry) for entry in text.split(";")})) if text.strip() else ()
+    entries = [_ports_of_users(flag, entry) for entry in text.split(";")] if text.strip() else []
+    # Between two neighbouring edges every UID has the same ports.
+    edges = sorted({edge for entry in entries for edge in (entry.uids.first, entry.uids.last + 1)})
+    found: list[PortsOfUsers] = []
+    for first, end in itertools.pairwise(edges):
+        here = [entry.ports for entry in entries if entry.uids.first <= first <= entry.uids.last]
+        ports = _ports(itertools.chain.from_iterable(here))
+        if found and (found[-1].uids.last + 1, found[-1].ports) == (first, ports):
+            found[-1] = PortsOfUsers(IdRange(found[-1].uids.first, end - 1), ports)
+        elif ports:
+            found.append(PortsOfUsers(IdRange(first, end - 1), ports))
+    return tuple(found)
 
 
 def parse_id(flag: str, text: str) -> int:
@@ -264,6 +279,21 @@ def _entries(flag: str, text: str) -> list[str]:
     if EVERYTHING in entries:
         raise UserError(f"{flag}: '*' means all of them and cannot be one entry of a list here")
     return entries
+
+
+def _ports(ranges: Iterable[PortRange]) -> Ports:
+    return tuple(PortRange(*found) for found in _merged((ports.first, ports.last) for ports in ranges))
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers in as few ranges as they need, sorted."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def _port_range(flag: str, entry: str) -> PortRange:

@@ -139,6 +139,32 @@ def test_a_wrong_value_is_one_line_that_names_its_flag(
     assert words in captured.err
 
 
+@pytest.mark.parametrize(
+    ("flag", "spellings"),
+    [
+        *(
+            (f"--{which}-{way}-ports", ("80,81", "80-81", "81,80:81,80", "80-81,81"))
+            for which in ("include", "exclude")
+            for way in ("inbound", "outbound")
+        ),
+        *(
+            (f"--{which}-{whose}", ("0,1000,1001", "1000-1001,0", "0,1001,1000-1001"))
+            for which in ("include", "exclude")
+            for whose in ("uids", "gids")
+        ),
+        ("--exclude-outbound-ports-for-uids", ("5-6:25-26", "5:25,26;6:25-26", "6:26;5:25;5-6:25,26")),
+    ],
+)
+def test_two_spellings_of_one_wish_make_the_same_rules(
+    flag: str, spellings: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = set()
+    for spelling in spellings:
+        assert main(["--script", flag, spelling, "--include-outbound-cidrs", "10.0.0.0/8"]) == 0
+        made.add(capsys.readouterr().out)
+    assert len(made) == 1
+
+
 def test_clean_up_with_a_wrong_value_removes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert qbitel(["init", "--cleanup", "--dns-port", "banana"]) == 2
     assert capsys.readouterr() == ("", "qbitel init: --dns-port: 'banana' is not a port (1 to 65535)\n")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import example, given
@@ -50,14 +51,44 @@ ports = st.integers(1, 65535)
 ranges = st.tuples(ports, ports).map(lambda pair: PortRange(min(pair), max(pair)))
 
 
+def _numbers(found: Iterable[PortRange | IdRange]) -> set[int]:
+    return {number for one in found for number in range(one.first, one.last + 1)}
+
+
 @given(st.lists(st.tuples(ranges, st.sampled_from(":-"), st.sampled_from(["", " "])), max_size=20))
 def test_a_list_of_ports_means_the_same_in_every_order_and_spelling(
     entries: list[tuple[PortRange, str, str]],
 ) -> None:
     text = ",".join(f"{space}{found.first}{separator}{found.last}{space}" for found, separator, space in entries)
     read = config.parse_ports(FLAG, text)
-    assert read == tuple(sorted({found for found, _, _ in entries}))
+    assert _numbers(read) == _numbers(found for found, _, _ in entries)
+    # Sorted, and at least one number between two of them: there is one such list.
+    assert all(one.last + 1 < other.first for one, other in itertools.pairwise(read))
     assert config.parse_ports(FLAG, ",".join(map(str, reversed(read)))) == read
+
+
+small = st.integers(0, 12)
+small_ids = st.tuples(small, small).map(lambda pair: IdRange(min(pair), max(pair)))
+
+
+@given(st.lists(small_ids, max_size=8))
+def test_a_list_of_ids_means_the_same_in_every_order_and_spelling(entries: list[IdRange]) -> None:
+    read = config.parse_ids(FLAG, ",".join(map(str, entries)))
+    assert _numbers(read) == _numbers(entries)
+    assert all(one.last + 1 < other.first for one, other in itertools.pairwise(read))
+
+
+@given(st.lists(st.tuples(small_ids, st.lists(small.map(lambda port: port + 1), min_size=1, max_size=4)), max_size=6))
+def test_ports_of_users_mean_the_same_in_every_order_and_spelling(entries: list[tuple[IdRange, list[int]]]) -> None:
+    def text(of: Iterable[tuple[IdRange, Iterable[object]]]) -> str:
+        return ";".join(f"{uids}:{','.join(map(str, ports))}" for uids, ports in of)
+
+    read = config.parse_ports_of_users(FLAG, text(entries))
+    assert {(uid, port) for one in read for uid in _numbers([one.uids]) for port in _numbers(one.ports)} == {
+        (uid, port) for uids, ports in entries for uid in _numbers([uids]) for port in ports
+    }
+    by_the_one = [(IdRange(uid, uid), [port]) for uids, ports in entries for uid in _numbers([uids]) for port in ports]
+    assert config.parse_ports_of_users(FLAG, text(reversed(by_the_one))) == read
 
 
 addresses = st.ip_addresses()
