@@ -28,6 +28,8 @@ RUN_LIMIT: Final = 30  # seconds
 _SEARCH_PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 _CAP_NET_ADMIN: Final = 12  # linux/capability.h
 _PERMISSION_WORDS: Final = ("Permission denied", "Operation not permitted", "you must be root")
+# nft without nf_tables or IPv6; legacy without its modules, and with modules that have no such table.
+_ABSENCE_WORDS: Final = ("not supported", "insmod", "does not exist")
 _GRANT: Final = "run it as root, or add NET_ADMIN and NET_RAW to the container's securityContext.capabilities"
 
 
@@ -40,6 +42,11 @@ class Kind(Enum):
 
 class FilterRefused(UserError):
     """A program of iptables ended with an error; the message has its words on one line."""
+
+    @property
+    def absent(self) -> bool:
+        """Whether these are the words for what this kernel does not have: then no rule can stand there either."""
+        return any(words in str(self) for words in _ABSENCE_WORDS)
 
 
 @dataclass(frozen=True, slots=True)

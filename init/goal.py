@@ -92,6 +92,10 @@ def empty_goal(*, reconcile: bool) -> Goal:
         # Nobody here can see any rule, so nobody may claim that there are none.
         choose_kind(BackendChoice.AUTO, filters, states)
         raise next(iter(refused.values()))
+    for refusal in refused.values():
+        # Rules that nobody could see would be left, and reported as removed.
+        if not refusal.absent:
+            raise refusal
     targets = tuple(Target(filter_, empty_plan(filter_.family)) for filter_ in states)
     return Goal(targets, ipv6_source=False, owned=EVERY_MESH if reconcile else OURS)
 

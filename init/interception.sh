@@ -46,6 +46,11 @@ take_apart() {
             table=${line#?} past=$nl
             case $table in *[!a-z]*) die "cannot read what iptables-save printed: $line" ;; esac
             ;;
+        '# Table '*' is incompatible'*)
+            table=${line#*\`}
+            die "$program cannot list the table ${table%%\'*}, because somebody has put rules there that only nft can write: \
+see 'nft list ruleset', delete those rules or move them to a table of another name"
+            ;;
         :*)
             chain=${line#:} chain=${chain%% *}
             find_mesh "$chain"

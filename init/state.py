@@ -7,6 +7,7 @@ write out.
 from __future__ import annotations
 
 import ipaddress
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ Term: TypeAlias = tuple[str, bool, tuple[str, ...]]
 
 # `-m NAME` of these only says where the options after it come from; alone they match everything.
 _IMPLIED_MODULES: Final = frozenset({"tcp", "udp", "owner", "conntrack", "comment"})
+# iptables-nft-save lists all the other tables, and succeeds. "Table `nat' contains incompatible base-chains" is no such
+# line: there are chains beside the built-in ones then, and it lists those that it manages.
+_UNLISTED: Final = re.compile(r"# Table `(.*)' is incompatible")
 # Some versions of iptables-save write numbers (IANA protocol numbers).
 _PROTOCOL_NUMBERS: Final = {"6": "tcp", "17": "udp"}
 
@@ -80,11 +84,19 @@ class State:
 def parse_save(text: str) -> State:
     """Read the output of iptables-save; UserError for a rule without a chain, which it never writes.
 
-    Counters, comments and chain policies are left out.
+    UserError, too, where it says that it cannot list a table: then nobody knows what stands there. Counters, other
+    comments and chain policies are left out.
     """
     tables: dict[str, dict[str, list[str]]] = {}
     chains: dict[str, list[str]] = {}
     for line in text.splitlines():
+        unlisted = _UNLISTED.match(line)
+        if unlisted:
+            raise UserError(
+                f"iptables cannot list the table {unlisted[1]}, because somebody has put rules there that only nft can "
+                "write, and what cannot be seen is not changed: see `nft list ruleset`, delete those rules or move "
+                "them to a table of another name, and run this again"
+            )
         if line.startswith("*"):
             chains = tables.setdefault(line[1:].strip(), {})
         elif line.startswith(":"):

@@ -184,6 +184,13 @@ def need_root() -> None:
         pytest.skip(f"not installed: {', '.join(missing)}")
 
 
+def need_nft() -> None:
+    """Skip where rules that only nft can write cannot be made."""
+    need_root()
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+
+
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     """An empty network namespace, lo up."""

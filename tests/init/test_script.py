@@ -23,9 +23,10 @@ from init.script import LARGEST, render_script
 from init.state import differences, parse_save
 from mesh.errors import UserError
 from tests.init.configs import CONFIGS
-from tests.init.conftest import ENDPOINT
+from tests.init.conftest import ENDPOINT, need_nft
 from tests.init.measuring import NoControlGroup, measure
 from tests.init.test_foreign import ISTIO
+from tests.init.test_goal import BESIDE, UNLISTED
 from tests.init.test_plan import configs
 
 if TYPE_CHECKING:
@@ -301,6 +302,29 @@ def test_without_permission_or_programs_one_line_says_what_to_do(namespace: Name
     assert "install iptables" in without.stderr
     wrong = namespace.script(render_script(InterceptionConfig()), env={"QBITEL_IPV6": "perhaps"}, check=False)
     assert (wrong.returncode, wrong.stderr) == (2, "qbitel-init: QBITEL_IPV6: 'perhaps' is not auto, on or off\n")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_where_a_table_cannot_be_read_nothing_is_changed(namespace: Namespace, first: bool) -> None:
+    need_nft()
+    if not first:
+        namespace.script(render_script(IPV4))
+    namespace.run("nft", UNLISTED)
+    before = namespace.run("nft", "list", "ruleset").stdout
+    answer = namespace.script(render_script(IPV4, reconcile=True), check=False)
+    assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+    assert answer.stderr.startswith("qbitel-init: iptables-nft-save cannot list the table nat, because")
+    assert namespace.run("nft", "list", "ruleset").stdout == before
+
+
+@pytest.mark.root
+def test_chains_of_others_that_iptables_lists_without_are_no_obstacle(namespace: Namespace) -> None:
+    need_nft()
+    namespace.run("nft", BESIDE)
+    namespace.script(render_script(IPV4))
+    assert namespace.qbitel_init("--ipv6", "off", "--check").stdout == ""
+    assert "nothing changed" in namespace.script(render_script(IPV4)).stdout
 
 
 @pytest.mark.root

@@ -155,6 +155,17 @@ def test_the_guard_can_be_looked_at_alone() -> None:
     assert {rule.split()[-1] for _, rule in guard.own_jumps("mangle")} == {"QBITEL_GUARD"}
 
 
+def test_a_table_that_iptables_cannot_list_is_an_error_that_says_what_to_do() -> None:
+    text = "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n# Table `nat' is incompatible, use 'nft' tool.\n"
+    with pytest.raises(UserError, match=r"cannot list the table nat.*nft list ruleset"):
+        parse_save(text)
+
+
+def test_base_chains_of_others_beside_the_built_in_ones_do_no_harm() -> None:
+    text = "# Table `nat' contains incompatible base-chains, use 'nft' tool to list them.\n"
+    assert parse_save(text + _saved(plan_text(PLAN))) == STANDING
+
+
 @given(st.text(max_size=300))
 def test_any_output_is_read_without_an_error(text: str) -> None:
     state = parse_save(text)
