@@ -155,7 +155,9 @@ def test_the_application_is_reset_when_the_mesh_refuses_and_the_log_says_why(
     outbound_sidecar, inbound, dial, certs, reason, advice
 ):
     # The root that other_root trusts is ours, but nobody trusts the one that signed it; so it sees the alert too.
-    sidecar = outbound_sidecar(inbound.port("inbound"), certs=certs)
+    sidecar = outbound_sidecar(inbound.port("inbound"), certs=certs, ready=False)
+    sidecar.wait_for(lambda: " ready: " in sidecar.messages)
+    assert ("not ready: no valid certificate" in sidecar.messages) == (certs == "expired")
     client = dial(sidecar.port("outbound"))
     with pytest.raises(ConnectionResetError):
         client.recv(10)
