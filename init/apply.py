@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from init import addresses, policy_routing
+from init import addresses, native, policy_routing
 from init.backend import FilterRefused, PacketFilter
 from init.config import InterceptionConfig
 from init.diff import difference_text
+from init.foreign import mesh_of_table
 from init.goal import Goal, Target, empty_goal, goal_of
 from init.guard import GUARD, GUARD_TABLE, with_guard
 from init.render import transaction
@@ -87,6 +88,7 @@ def _missing_besides(goal: Goal) -> list[str]:
     for family in Family:
         look = policy_routing.missing_routing if family in goal.routed else policy_routing.left_routing
         lines += [f"{family.value} routing: {line}" for line in look(family)]
+    lines += [f"nft {table}: the table of {mesh_of_table(table.name)} is left over" for table in goal.native_tables]
     return lines
 
 
@@ -96,6 +98,9 @@ def _reach(goal: Goal) -> Outcome:
     for family in sorted(goal.routed, key=lambda family: family.version):
         changed = policy_routing.add_routing(family) or changed
     changed = _converge(goal) or changed
+    # Theirs captures until ours stands, so that nothing goes past both.
+    if goal.native_tables:
+        changed = native.remove_tables() or changed
     for family in Family:
         if family not in goal.routed:
             changed = policy_routing.remove_routing(family) or changed

@@ -61,16 +61,16 @@ class PacketFilter:
 
     def read(self) -> State:
         """Return every rule that there is. Raises FilterRefused."""
-        return parse_save(_run([self.saver]))
+        return parse_save(run_program([self.saver]))
 
     def restore(self, text: str) -> None:
         """Apply `text`, leaving alone what it does not mention. Raises FilterRefused."""
-        _run([self.restorer, "-w", str(LOCK_WAIT), "--noflush"], text)
+        run_program([self.restorer, "-w", str(LOCK_WAIT), "--noflush"], text)
 
     def refusal(self) -> FilterRefused | None:
         """Return why the kernel does not offer the nat table here; None when it does."""
         try:
-            _run([self.lister, "-w", str(LOCK_WAIT), "-t", "nat", "-S", "OUTPUT"])
+            run_program([self.lister, "-w", str(LOCK_WAIT), "-t", "nat", "-S", "OUTPUT"])
         except FilterRefused as error:
             return error
         return None
@@ -88,7 +88,7 @@ def find_filters(path: str | None = None) -> tuple[PacketFilter, ...]:
 
     `path` is where to look, in the form of PATH; by default PATH and the sbin folders.
     """
-    where = path if path is not None else f"{os.environ.get('PATH', '')}:{_SEARCH_PATH}"
+    where = path if path is not None else search_path()
     found = (_find(kind, family, where) for kind in Kind for family in Family)
     return tuple(filter_ for filter_ in found if filter_ is not None)
 
@@ -132,10 +132,16 @@ def _find(kind: Kind, family: Family, path: str) -> PacketFilter | None:
 def _kind_of(program: str) -> Kind:
     # "iptables v1.8.9 (nf_tables)", "iptables v1.8.9 (legacy)"; before 1.8 there was legacy only, and no
     # bracket.
-    return Kind.NFT if "nf_tables" in _run([program, "--version"]) else Kind.LEGACY
+    return Kind.NFT if "nf_tables" in run_program([program, "--version"]) else Kind.LEGACY
 
 
-def _run(command: list[str], text: str | None = None) -> str:
+def search_path() -> str:
+    """Return where programs are looked for, in the form of PATH: there, and in the sbin folders."""
+    return f"{os.environ.get('PATH', '')}:{_SEARCH_PATH}"
+
+
+def run_program(command: list[str], text: str | None = None) -> str:
+    """Run `command` with `text` as its input and return what it printed. Raises FilterRefused."""
     program = Path(command[0]).name
     try:
         ended = subprocess.run(  # noqa: S603  # absolute paths and our own arguments, no shell

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from init import addresses
+from init import addresses, native
 from init.backend import FilterRefused, Kind, PacketFilter, choose_kind, find_filters, require_permission
 from init.config import BackendChoice, InboundMode, InterceptionConfig, IPv6Mode
-from init.foreign import EVERY_MESH, foreign_meshes
+from init.foreign import EVERY_MESH, NativeTable, foreign_meshes
 from init.plan import make_plan
 from init.rules import OURS, Family, Plan, empty_plan
 from init.state import State
@@ -33,13 +33,15 @@ class Goal:
     """Everything that should be so.
 
     `ipv6_source` is whether lo has the sidecar's IPv6 source (None: leave it); `routed` are the families with TPROXY's
-    policy routing, which no other family has; chains that start with one of `owned` are ours to remove.
+    policy routing, which no other family has; chains that start with one of `owned` are ours to remove, and so are
+    `native_tables`, which nft made for another mesh.
     """
 
     targets: tuple[Target, ...]
     ipv6_source: bool | None
     routed: frozenset[Family] = frozenset()
     owned: tuple[str, ...] = OURS
+    native_tables: tuple[NativeTable, ...] = ()
     kind: Kind | None = None
     notice: str = ""  # something the user should know, though nothing failed
 
@@ -52,7 +54,8 @@ def goal_of(config: InterceptionConfig, *, reconcile: bool) -> Goal:
     require_permission()
     filters = find_filters()
     states, refused = _look(filters)
-    others = foreign_meshes(states.values())
+    tables = native.read_tables()
+    others = foreign_meshes(states.values(), tables)
     if others and not reconcile:
         raise UserError(
             f"{' and '.join(others)} intercepts this pod already, and two meshes cannot share it: take the pod out of "
@@ -75,6 +78,7 @@ def goal_of(config: InterceptionConfig, *, reconcile: bool) -> Goal:
         ipv6_source=True if ipv6 else None,
         routed=frozenset(filter_.family for filter_ in wanted) if routed else frozenset(),
         owned=EVERY_MESH if reconcile else OURS,
+        native_tables=tables,
         kind=kind,
         notice=notice,
     )
@@ -97,7 +101,9 @@ def empty_goal(*, reconcile: bool) -> Goal:
         if not refusal.absent:
             raise refusal
     targets = tuple(Target(filter_, empty_plan(filter_.family)) for filter_ in states)
-    return Goal(targets, ipv6_source=False, owned=EVERY_MESH if reconcile else OURS)
+    if not reconcile:
+        return Goal(targets, ipv6_source=False)
+    return Goal(targets, ipv6_source=False, owned=EVERY_MESH, native_tables=native.read_tables())
 
 
 def plans_for_dry_run(config: InterceptionConfig) -> tuple[Plan, ...]:

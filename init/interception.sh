@@ -83,6 +83,21 @@ see 'nft list ruleset', delete those rules or move them to a table of another na
     done
 }
 
+# Asks nft for its tables, among which another mesh may have some that no iptables shows. It names those of iptables-nft,
+# too, whose rules need not be read where there is none: so a fresh pod takes no program more.
+look_natively() {
+    natively='' native='' tables_of_nft=
+    command -v nft >/dev/null && tables_of_nft=$(nft list tables 2>/dev/null) && natively=yes
+    for line in $tables_of_nft; do
+        case $line in
+        *[!a-z0-9\ -]*) continue ;;
+        'table ip6 '*) pristine= ;;
+        esac
+        name_table "${line##* }"
+        [ "$mesh" ] && other=$mesh native="${native}delete $line$nl"
+    done
+}
+
 # Reads the rules of back end $1 and IP version $2 into variables that end in $3; fails where it cannot.
 look() {
     case $2 in
@@ -90,12 +105,14 @@ look() {
     *) program=ip6tables-$1-save tables=/proc/net/ip6_tables_names ;;
     esac
     command -v "$program" >/dev/null || return 1
-    # The kernel lists the tables of legacy: where there are none, there is no rule either.
-    if [ "$1" = legacy ] && ! { [ -r $tables ] && read -r first <$tables; }; then
-        saved=
-    else
-        saved=$("$program" 2>/dev/null) || return 1
-    fi
+    # The kernel lists the tables of legacy, and nft its own: where there are none, there is no rule either. For IPv6 that
+    # would not tell whether ip6tables works.
+    saved='' any=yes
+    case $1$2$natively in
+    legacy*) [ -r $tables ] && read -r first <$tables || any= ;;
+    nft4yes) case $nl$tables_of_nft in *"${nl}table ip "*) ;; *) any= ;; esac ;;
+    esac
+    [ -z "$any" ] || saved=$("$program" 2>/dev/null) || return 1
     eval "readable_$3=yes"
     [ "$saved" ] && pristine=
     take_apart "$3" "$saved"
@@ -313,6 +330,13 @@ prepare() {
     done
 }
 
+# The tables that nft made for another mesh, in one transaction. They capture until ours do.
+remove_tables() {
+    nft -f - <<EOF || die "nft did not delete the tables of $other; its words are above"
+$native
+EOF
+}
+
 # What nothing needs any more: the routing of an earlier TPROXY.
 tidy() {
     for family in $unrouted; do
@@ -323,6 +347,7 @@ tidy() {
 
 main() {
     guarded='' stood='' other='' unrouted='' assumed='' pristine=yes readable_nft_6='' readable_legacy_6=''
+    look_natively
     look nft 4 nft_4
     look legacy 4 legacy_4
     if [ "$reachable$link_local" ] || [ "$ipv6" = on ]; then
@@ -341,7 +366,7 @@ main() {
     choose_families
     prepare
     compare
-    if [ $transactions = 0 ] && [ -z "$guarded" ]; then
+    if [ $transactions = 0 ] && [ -z "$guarded$native" ]; then
         echo "qbitel-init: interception was in place already; nothing changed ($use)"
         exit 0
     fi
@@ -357,9 +382,11 @@ main() {
         swap || refused
     fi
     [ "$guarded" ] && lower_guard
+    natively='' # what nft told is of the time before
     # Where there was no rule at all there is nobody who could change ours; that the kernel took them is proof enough,
     # and reading them back would take a third of the time.
     [ "${any_nft_4-}${any_nft_6-}${any_legacy_4-}${any_legacy_6-}" ] && verify
+    [ "$native" ] && remove_tables
     tidy
     case $families in 4) and= ;; *) and=' and ipv6' ;; esac
     echo "qbitel-init: interception of ipv4$and is in place ($use)"

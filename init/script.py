@@ -13,7 +13,7 @@ from typing import Final
 
 from init.backend import LOCK_WAIT
 from init.config import InboundMode, InterceptionConfig
-from init.foreign import FOREIGN_MESHES
+from init.foreign import FOREIGN_MESHES, FOREIGN_TABLES
 from init.guard import GUARD, GUARD_TABLE
 from init.plan import MARK, make_plan
 from init.render import rule_text
@@ -73,8 +73,11 @@ def _settings(config: InterceptionConfig, *, reconcile: bool) -> list[str]:
 
 
 def _meshes() -> list[str]:
-    cases = [f"    {prefix}*) mesh={mesh} ;;" for prefix, mesh in {PREFIX: "ours", **FOREIGN_MESHES}.items()]
-    return ["name_mesh() {", "    case $1 in", *cases, "    *) mesh= ;;", "    esac", "}"]
+    lines = []
+    for function, meshes in (("name_mesh", {PREFIX: "ours", **FOREIGN_MESHES}), ("name_table", FOREIGN_TABLES)):
+        cases = [f"    {prefix}*) mesh={mesh} ;;" for prefix, mesh in meshes.items()]
+        lines += [f"{function}() {{", "    case $1 in", *cases, "    *) mesh= ;;", "    esac", "}"]
+    return lines
 
 
 def _guard() -> list[str]:

@@ -26,6 +26,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("told")
     (folder / "saved").write_text("")
     _write(folder / "iptables-nft-save", f"cat {folder}/saved")
+    _write(folder / "nft", "exit 1")
     _write(folder / "iptables-nft-restore", f"cat >>{folder}/restored")
     return folder
 

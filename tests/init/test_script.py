@@ -357,22 +357,28 @@ def test_it_takes_less_than_ten_mebibytes_warm_or_cold(namespace: Namespace, bac
 @pytest.mark.parametrize(
     ("ipv6", "first", "again"),
     [
-        (IPv6Mode.OFF, ["iptables-nft-save", "iptables-nft-restore"], ["iptables-nft-save"]),
+        (IPv6Mode.OFF, ["iptables-nft-restore"], ["iptables-nft-save"]),
         (
             IPv6Mode.ON,
-            ["iptables-nft-save", "ip", "iptables-nft-restore", "ip6tables-nft-restore"],
+            ["ip", "iptables-nft-restore", "ip6tables-nft-restore"],
             ["iptables-nft-save", "ip6tables-nft-save"],
         ),
     ],
 )
+@pytest.mark.parametrize("nft", ["works", "refuses"])
 def test_it_starts_no_program_that_it_does_not_need(
-    namespace: Namespace, tmp_path: Path, ipv6: IPv6Mode, first: list[str], again: list[str]
+    namespace: Namespace, tmp_path: Path, ipv6: IPv6Mode, first: list[str], again: list[str], nft: str
 ) -> None:
+    need_nft()
     # Programs are what its time goes to: ten milliseconds are seven or eight of them.
     log = tmp_path / "log"
-    noted = _programs(tmp_path, dict.fromkeys(("iptables", "ip6tables", "ip"), f'echo "${{0##*/}}" >>{log}'))
+    note = f'echo "${{0##*/}}" >>{log}'
+    scripts = {**dict.fromkeys(("iptables", "ip6tables", "ip"), note), "nft": note if nft == "works" else "exit 1"}
+    noted = _programs(tmp_path, scripts)
     script = render_script(InterceptionConfig(ipv6=ipv6))
-    for expected in (first, again):
+    # Where nft can say that there is no table at all, that takes the place of a look at iptables' own.
+    before = ["nft"] if nft == "works" else []
+    for expected in ([*(before or ["iptables-nft-save"]), *first], [*before, *again]):
         log.write_text("")
         namespace.script(script, env=noted)
         assert log.read_text().split() == expected
@@ -383,8 +389,8 @@ def _programs(folder: Path, scripts: dict[str, str]) -> dict[str, str]:
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     for start, script in scripts.items():
-        for name in (*_NAMES, "ip"):
-            if name == start or (start != "ip" and name.startswith(start)):
+        for name in (*_NAMES, "ip", "nft"):
+            if name == start or (start in ("iptables", "ip6tables") and name.startswith(start)):
                 _write(programs / name, f'{script}\nexec {shutil.which(name)} "$@"')
     return {"PATH": f"{programs}:{os.environ['PATH']}"}
 
