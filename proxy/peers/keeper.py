@@ -51,7 +51,14 @@ _log = logging.getLogger("qbitel.proxy")
 
 def read_document(config: ProxyConfig, path: Path) -> PeersDocument:
     """The document `path`, with the entries of `--mesh`. Raises UserError, with one line."""
-    content = read_file(path, if_missing="--peers names the document of peers", limit=MAX_BYTES)
+    return _understood(config, path, _content(path))
+
+
+def _content(path: Path) -> bytes:
+    return read_file(path, if_missing="--peers names the document of peers", limit=MAX_BYTES)
+
+
+def _understood(config: ProxyConfig, path: Path, content: bytes) -> PeersDocument:
     document = read_peers(content, str(path))
     names = {profile.name for profile in config.profiles}
     for entry in document.entries:
@@ -155,7 +162,7 @@ class PeersKeeper:
         # meanwhile.
         if self._is_old:
             self._is_old = False
-            document = await asyncio.to_thread(read_document, self._config, self._path)
+            document = await self._read()
             # Before the document holds: a destination by name must not escape it meanwhile.
             await self._ask_first(PeerTable(document.entries).names - self._book.addresses.keys())
             self._document = document
@@ -166,6 +173,16 @@ class PeersKeeper:
 
             entries = await asyncio.to_thread(entries_with, entries, document.rules, rules)
         self._take_up(document, entries)
+
+    async def _read(self) -> PeersDocument:
+        try:
+            content = await asyncio.to_thread(_content, self._path)
+        except UserError:
+            # Nothing changes about the file when it can be read again: try at the next `tend`. What was read and is
+            # wrong stays wrong until the file changes, and may take seconds to read.
+            self._seen = ()
+            raise
+        return await asyncio.to_thread(_understood, self._config, self._path, content)
 
     def _take_up(self, document: PeersDocument, entries: tuple[PeerEntry, ...]) -> None:
         self._failure = ""

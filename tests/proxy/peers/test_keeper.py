@@ -157,13 +157,48 @@ def test_a_bug_while_reading_changes_nothing(kept, caplog, monkeypatch):
         raise ZeroDivisionError
 
     async def scenario(rig):
-        monkeypatch.setattr(keeper, "read_document", broken)
+        monkeypatch.setattr(keeper, "read_peers", broken)
         rig.write(ENTRY.format(mode="off"))
         await rig.tended()
         assert rig.mode("10.0.0.1") is Mode.REQUIRE
 
     kept(ENTRY.format(mode="require"), scenario)
     assert "a bug kept the peers document from being read" in caplog.text
+
+
+def test_a_document_that_could_not_be_read_once_is_tried_again_though_the_file_stays_as_it_is(
+    kept, caplog, monkeypatch
+):
+    def refused(path, **_):
+        raise UserError(f"cannot read {path}: Too many open files")
+
+    async def scenario(rig):
+        rig.write(ENTRY.format(mode="off"))
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(keeper, "read_file", refused)
+            await rig.tended()
+            await rig.tended()
+        assert rig.mode("10.0.0.1") is Mode.REQUIRE
+        assert rig.reloads("failed") == 1
+        await rig.tended()
+        assert rig.mode("10.0.0.1") is Mode.OFF
+        await rig.tended()
+        assert rig.reloads("ok") == 2
+
+    kept(ENTRY.format(mode="require"), scenario)
+    assert caplog.text.count("Too many open files") == 1
+
+
+def test_a_document_that_was_read_and_is_wrong_is_not_read_again_until_it_changes(kept, monkeypatch):
+    async def scenario(rig):
+        rig.write(ENTRY.format(mode="sometimes"))
+        await rig.tended()
+        reads = []
+        monkeypatch.setattr(keeper, "read_file", lambda path, **_: reads.append(path))
+        await rig.tended()
+        assert reads == []
+
+    kept(ENTRY.format(mode="require"), scenario)
 
 
 def test_names_are_asked_before_traffic_is_taken_and_again_later(kept):
