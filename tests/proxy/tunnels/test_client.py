@@ -99,7 +99,7 @@ def test_age_makes_it_leave_its_place_once(client):
         rig.kept.sweep(rig.kept.born + 599, 3600)
         assert rig.left == []
         assert rig.replaced == [rig.kept]
-        rig.kept.sweep(rig.kept.born + 600, 3600)
+        rig.kept.sweep(rig.kept.born + 600.001, 3600)
         assert rig.left == [rig.kept]
 
     client(scenario)
