@@ -18,7 +18,7 @@ from pqtls.framing import read_plain_record
 from pqtls.messages import parse_alert
 from pqtls.record import HEADER_SIZE, MAX_FRAGMENT, ContentType, RecordSealer, sealed_size
 from pqtls.states import State
-from pqtls.traffic import MAX_MESSAGES_WITHOUT_DATA, Traffic
+from pqtls.traffic import DATA_PER_MESSAGE, MAX_MESSAGES_WITHOUT_DATA, MESSAGES_ANYWAY, Traffic
 
 # Dummy change_cipher_spec records are dropped (RFC 8446 §5); nobody honest sends more than two.
 _MAX_CHANGE_CIPHER_SPEC: Final = 8
@@ -39,6 +39,8 @@ class Connection:
         self._received_anything = False
         self._change_cipher_specs = 0
         self._messages_without_data = 0
+        self._messages = 0  # after the handshake
+        self._bytes_opened = 0
         # Why it is dead. The words alone: an exception knows by its traceback who raised it, and what knows each other
         # only the garbage collector frees, which sees nothing of the memory that OpenSSL has for our keys.
         self._failure: str | None = None
@@ -271,6 +273,7 @@ class Connection:
                 self._check_application_data()
             if opened:
                 self._messages_without_data = 0
+                self._bytes_opened += opened
             if opener.is_worn() and not opener.asked_for_update and self.handshake_complete:
                 opener.asked_for_update = True
                 if not self._close_notify_sent:
@@ -376,3 +379,6 @@ class Connection:
                 f"more than {MAX_MESSAGES_WITHOUT_DATA} messages without application data",
                 Alert.UNEXPECTED_MESSAGE,
             )
+        self._messages += 1
+        if self._messages > MESSAGES_ANYWAY + self._bytes_opened // DATA_PER_MESSAGE:
+            raise ProtocolViolation("too many messages for so little application data", Alert.UNEXPECTED_MESSAGE)

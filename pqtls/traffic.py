@@ -23,6 +23,9 @@ from pqtls.verify import Authentication, FinishedVerified
 # Post-handshake messages cost us key derivations and the peer nothing: nobody honest sends this many without
 # application data in between. OpenSSL draws the same line for KeyUpdate.
 MAX_MESSAGES_WITHOUT_DATA: Final = 32
+# And in all, whatever comes between them: so many, and one more for each so many bytes of data.
+MESSAGES_ANYWAY: Final = 1024
+DATA_PER_MESSAGE: Final = 512
 # RFC 8446 §4.6.1: clients must not keep a ticket for longer than seven days.
 _MAX_TICKET_LIFETIME: Final = 7 * 24 * 3600
 # Ours have 210 bytes. OpenSSL puts the peer's chain into its own: some 18 KB with two ML-DSA-87 certificates.

@@ -94,6 +94,12 @@ class Reactor:
         self._see_to_an_end()
         self._afterwards.append(callback)
 
+    def soon(self, callback: Callable[[], None], handler: Handler) -> None:
+        """Call `callback` in the loop's next turn, when others have had theirs; a bug in it is `handler`'s. It must not
+        block. Nothing is called after close().
+        """
+        self._loop.call_soon(self._call, callback, handler)
+
     def close(self) -> None:
         """Stop watching. Descriptors that are still registered are left to their owners."""
         self._loop.remove_reader(self._epoll.fileno())
@@ -139,6 +145,15 @@ class Reactor:
         self._end_turn()
         if polling is not None and polling.turn_ends(len(ready)):
             self._loop.call_soon(self._look_again)
+
+    def _call(self, callback: Callable[[], None], handler: Handler) -> None:
+        if self._epoll.closed:
+            return
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001  # see _handle
+            _log.exception("a bug in the relay ended one connection; please report it")
+            handler.on_crash(error)
 
     def _see_to_an_end(self) -> None:
         if not (self._in_turn or self._at_end or self._afterwards):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from itertools import repeat
 from typing import Final, Protocol
 
 from pqtls import Session
@@ -45,6 +46,10 @@ from proxy.tunnels.stream import Stream
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 _BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+# What is handled in one go, 4 ms of work either way: 4 us a DATA frame, 65 us an OPEN with its RESET. One read may
+# bring a hundred times as much, and others would wait for it.
+_FRAMES_AT_ONCE: Final = 1024
+_CONTROLS_AT_ONCE: Final = 64
 # Asked for by name, a member of an Enum costs more than all that is done about its frame.
 _OPEN: Final = FrameType.OPEN
 _OPENED: Final = FrameType.OPENED
@@ -79,8 +84,8 @@ class Tunnel:
     """Owns `sock` and its streams from `start()` on. Lives on the reactor's loop."""
 
     __slots__ = (
-        "_buffers", "_carry", "_engine", "_events", "_fd", "_is_client", "_last_id", "_owner", "_partial", "_reactor",
-        "_rest", "_rest_id", "_sock", "draining", "ended", "heard", "outgoing", "streams",
+        "_buffers", "_carry", "_engine", "_events", "_fd", "_is_client", "_last_id", "_owner", "_partial", "_postponed",
+        "_reactor", "_rest", "_rest_id", "_sock", "draining", "ended", "heard", "outgoing", "streams",
     )  # fmt: skip
 
     def __init__(
@@ -105,7 +110,10 @@ class Tunnel:
         self._last_id = 0
         self.outgoing = Outgoing(reactor, buffers, sock, engine, self)
         self._carry = b""  # ciphertext of a record that is not whole yet
-        self._partial = b""  # plaintext of a header, or of a frame that is no DATA, that is not whole yet
+        # Plaintext of a header, or of a frame that is no DATA, that is not whole yet; or whole frames, where
+        # `_postponed`: they are handled in the loop's next turn, and nothing is read before.
+        self._partial = b""
+        self._postponed = False
         self._rest = 0  # bytes of a DATA frame that are still to come, of the stream `_rest_id`
         self._rest_id = 0
         self.draining = False
@@ -198,7 +206,7 @@ class Tunnel:
         """The reactor's call."""
         if mask & _OUT and self.outgoing.is_blocked:
             self.outgoing.send_pending()
-        if mask & (_IN | _BROKEN) and not self.ended:
+        if mask & (_IN | _BROKEN) and not self._postponed and not self.ended:
             try:
                 self._read()
             except (PeerError, TunnelViolation) as error:
@@ -246,12 +254,38 @@ class Tunnel:
         elif head:
             self._partial = bytes(plain[:head])
         self.outgoing.send_engines_own()
-        if self._engine.peer_closed and not self.ended:
+        if self._engine.peer_closed and not self._postponed and not self.ended:
+            self._peer_closed()
+
+    def _postpone(self) -> None:
+        """What is left in `_partial` waits until others have had their turn."""
+        if not self._postponed:
+            self._postponed = True
+            self._reactor.soon(self._go_on, self)
+            self.wants_to_write(self.outgoing.is_blocked)
+
+    def _go_on(self) -> None:
+        if self.ended:
+            return
+        self._postponed = False
+        plain, end = self._buffers.plain, len(self._partial)
+        plain[:end] = self._partial
+        self._partial = b""
+        try:
+            self._take(plain, end)
+        except (PeerError, TunnelViolation) as error:
+            self._end(End.TLS_ERROR, error)
+        if self._postponed or self.ended:
+            return
+        self.wants_to_write(self.outgoing.is_blocked)
+        if self._engine.peer_closed:
             self._peer_closed()
 
     def _take(self, plain: memoryview, end: int) -> None:
-        """Hand out `plain[:end]`, whole frames and pieces of DATA; keep what is neither."""
+        """Hand out `plain[:end]`, whole frames and pieces of DATA; keep what is neither, and what is too much."""
         at = 0
+        controls = 0
+        postpone = False
         streams = self.streams
         if self._rest:
             at = min(self._rest, end)
@@ -260,7 +294,9 @@ class Tunnel:
             if stream is not None:
                 stream.deliver(plain[:at])
         unpack_from = HEADER.unpack_from
-        while end - at >= HEADER_SIZE and not self.ended:
+        for _ in repeat(None, _FRAMES_AT_ONCE):
+            if end - at < HEADER_SIZE or self.ended:
+                break
             stream_id, word = unpack_from(plain, at)
             body = at + HEADER_SIZE
             if 0 < word <= MAX_DATA:  # DATA, whose type is 0
@@ -277,12 +313,18 @@ class Tunnel:
                 continue
             frame_type = control_type(stream_id, word)
             after = body + (word & LENGTH_MASK)
-            if after > end:
+            if after > end or controls == _CONTROLS_AT_ONCE:
+                postpone = after <= end
                 break
+            controls += 1
             at = after
             self._on_control(frame_type, stream_id, bytes(plain[body:after]))
+        else:
+            postpone = at < end
         if at < end:
             self._partial = bytes(plain[at:end])
+            if postpone and not self.ended:
+                self._postpone()
 
     def _check_known(self, stream_id: int) -> None:
         """A frame to a stream that is over was under way; one to a stream that never was is a violation."""
@@ -340,8 +382,8 @@ class Tunnel:
         self._end(End.CLOSED if not self.streams else End.RESET_BY_PEER)
 
     def wants_to_write(self, yes: bool) -> None:
-        """Watch the wire for room, or not any more."""
-        events = _IN | _OUT if yes else _IN
+        """Watch the wire for room, or not any more; for what comes, unless there is enough to do."""
+        events = (0 if self._postponed else _IN) | (_OUT if yes else 0)
         if self._events != events and not self.ended:
             self._events = events
             self._reactor.modify(self._fd, events)

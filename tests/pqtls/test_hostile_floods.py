@@ -249,7 +249,7 @@ def test_key_updates_without_end_are_refused(role: str, request_ours: bool) -> N
 @by_role
 def test_key_updates_with_data_between_them_cost_no_memory_and_cause_one_answer(role: str) -> None:
     victim, _ = up(role)
-    flood = itertools.islice(key_updates_without_end(victim, request=True, data=b"x"), 5_000)
+    flood = itertools.islice(key_updates_without_end(victim, request=True, data=bytes(512)), 5_000)
     error, _, peak = flooded(victim, flood)
     assert error is None
     assert peak < MEMORY
@@ -275,7 +275,7 @@ def test_tickets_without_end_are_refused_by_a_client() -> None:
 def test_tickets_with_data_between_them_cost_no_memory() -> None:
     victim, sealer = up("client")
     pair = (
-        sealer.seal(ContentType.HANDSHAKE, ticket()) + sealer.seal(ContentType.APPLICATION_DATA, b"x")
+        sealer.seal(ContentType.HANDSHAKE, ticket()) + sealer.seal(ContentType.APPLICATION_DATA, bytes(512))
         for _ in range(5_000)
     )
     error, _, peak = flooded(victim, pair)

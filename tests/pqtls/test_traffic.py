@@ -15,7 +15,7 @@ from pqtls.messages import encode_key_update, parse_key_update
 from pqtls.profiles import QBITEL
 from pqtls.record import ContentType, RecordOpener
 from pqtls.suites import TLS_AES_256_GCM_SHA384
-from pqtls.traffic import MAX_MESSAGES_WITHOUT_DATA, Traffic
+from pqtls.traffic import DATA_PER_MESSAGE, MAX_MESSAGES_WITHOUT_DATA, MESSAGES_ANYWAY, Traffic
 from pqtls.wire import vector
 from tests.support import pki
 from tests.support.connections import scripted_client, scripted_server
@@ -167,6 +167,23 @@ def test_data_between_key_updates_begins_the_count_anew(make: Any) -> None:
         secret = peer.update_keys(secret)
         peer.say(ContentType.APPLICATION_DATA, b"x")
     assert peer.connection.events().count(PeerKeysUpdated()) == 3 * MAX_MESSAGES_WITHOUT_DATA
+
+
+@BOTH
+@pytest.mark.parametrize("size", [1, DATA_PER_MESSAGE])
+def test_key_updates_beyond_what_the_data_allows_are_refused_and_honest_ones_are_not(make: Any, size: int) -> None:
+    peer = make(complete=True)
+    secret = _own_secret(peer)
+    allowed = MESSAGES_ANYWAY + (MESSAGES_ANYWAY * size) // DATA_PER_MESSAGE
+    for number in range(allowed):
+        secret = peer.update_keys(secret)
+        if number < MESSAGES_ANYWAY or not number % MAX_MESSAGES_WITHOUT_DATA:
+            # what comes behind the first thousand is so little that it allows nothing more
+            peer.say(ContentType.APPLICATION_DATA, bytes(size if number < MESSAGES_ANYWAY else 1))
+        peer.connection.events()
+    with refused(peer, ProtocolViolation, Alert.UNEXPECTED_MESSAGE) as caught:
+        peer.say(ContentType.HANDSHAKE, encode_key_update(False))
+    assert str(caught.value) == "too many messages for so little application data"
 
 
 def test_a_worn_key_is_changed_by_its_sender_before_the_next_record() -> None:

@@ -231,3 +231,32 @@ def test_a_bug_in_what_one_connection_leaves_keeps_nobody_elses_from_being_done(
     within(scenario)
     assert done == ["the other"]
     assert "please report it" in caplog.text
+
+
+def test_a_bug_in_what_is_done_soon_is_told_to_its_handler_alone(within, caplog):
+    done: list[str] = []
+
+    async def scenario(reactor):
+        handler = Recorder()
+        reactor.soon(lambda: 1 // 0, handler)
+        reactor.soon(lambda: done.append("the other"), Recorder())
+        assert handler.crashes == done == []
+        await asyncio.sleep(0.01)
+        assert [type(error) for error in handler.crashes] == [ZeroDivisionError]
+
+    within(scenario)
+    assert done == ["the other"]
+    assert "please report it" in caplog.text
+
+
+def test_what_was_to_be_done_soon_is_not_done_after_close(run):
+    done: list[str] = []
+
+    async def main():
+        reactor = Reactor(asyncio.get_running_loop())
+        reactor.soon(lambda: done.append("late"), Recorder())
+        reactor.close()
+        await asyncio.sleep(0.01)
+
+    run(main())
+    assert done == []
