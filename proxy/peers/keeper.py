@@ -40,6 +40,8 @@ _LONGEST_RESOLVE_SECONDS: Final = 30.0
 _QUESTIONS_PER_SECOND: Final = 4.0
 # How long the first answers are waited for before traffic is taken; what has not answered by then is asked again.
 _FIRST_ANSWERS: Final = 5.0
+# What has come is in use after this, however long other answers take; each publication costs as much as all names do.
+_PUBLISH_SECONDS: Final = 0.5
 # Threads of the loop's pool that may wait for resolvers at one time: others need some as well.
 _AT_ONCE: Final = 4
 
@@ -104,6 +106,7 @@ class PeersKeeper:
         self._resolving: asyncio.Task[None] | None = None
         self._resolved_at = float("-inf")
         self._unresolved: set[str] = set()
+        self._is_found = False  # whether answers came that the router does not know
         self._seen = signature_of((path,))
         self._in_use = PeersDocument(())
         self._document = read_document(config, path)
@@ -230,11 +233,18 @@ class PeersKeeper:
         await asyncio.gather(*(self._resolve_one(name, places) for name in names))
 
     async def _resolve_all(self) -> None:
-        await self._ask(self._router.names)
+        # A resolver that says nothing of one name for half a minute must not keep the others from being used.
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(self._ask(self._router.names))
+            while not asking.done():
+                await asyncio.wait((asking,), timeout=_PUBLISH_SECONDS)
+                if self._is_found:
+                    self._publish()
         self._book.keep_only(self._router.names)
         self._publish()
 
     def _publish(self) -> None:
+        self._is_found = False
         self._router.take_addresses(self._book.addresses, self._book.latest)
 
     async def _resolve_one(self, name: str, places: asyncio.Semaphore) -> None:
@@ -245,10 +255,10 @@ class PeersKeeper:
                 self._could_not(name, str(error))
                 return
         self._unresolved.discard(name)
-        self._book.found(name, addresses, self._router.now())
+        self._is_found |= self._book.found(name, addresses, self._router.now())
 
     def _could_not(self, name: str, why: str) -> None:
-        self._book.found(name, (), self._router.now())  # what was found before is forgotten in time
+        self._is_found |= self._book.found(name, (), self._router.now())  # what was found before is forgotten in time
         if name not in self._unresolved:
             self._unresolved.add(name)
             _log.warning(

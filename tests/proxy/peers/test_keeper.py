@@ -268,6 +268,30 @@ def test_new_names_of_a_new_document_are_asked_at_once(kept):
     kept(ENTRY.format(mode="off"), scenario)
 
 
+def test_a_name_without_an_answer_does_not_keep_the_answers_of_others_from_being_used(kept, monkeypatch):
+    monkeypatch.setattr(keeper, "_PUBLISH_SECONDS", 0.01)
+
+    async def scenario(rig):
+        rig.answers |= {"a.svc": ("10.0.0.7",), "b.svc": ("10.0.0.8",)}
+        await rig.keeper.load()
+        published = []
+        take_addresses = rig.router.take_addresses
+        monkeypatch.setattr(rig.router, "take_addresses", lambda *found: published.append(take_addresses(*found)))
+        silent = asyncio.Event()
+        rig.answers |= {"a.svc": silent, "b.svc": ("10.0.0.9",)}
+        rig.clock.time += RESOLVE_SECONDS
+        rig.keeper.tend()
+        async with asyncio.timeout(5):
+            while rig.mode("10.0.0.9") is not Mode.REQUIRE:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert len(published) == 1  # and not again while nothing comes
+        silent.set()
+        await rig.tended()
+
+    kept(HEAD + "- name: a\n  mode: require\n  hosts: [a.svc, b.svc]\n", scenario)
+
+
 def test_a_resolver_that_never_answers_does_not_keep_the_sidecar_from_starting(kept, monkeypatch):
     monkeypatch.setattr(keeper, "_FIRST_ANSWERS", 0.01)
 
