@@ -158,6 +158,8 @@ class _Parent:
             stop.at_failure_of(task)
 
         async def ask(question: str, parameters: Mapping[str, str]) -> list[Any]:
+            if question == "quitquitquit":
+                stop.end()  # before a worker does: one that ends earlier than another answers has not died
             answers = await asyncio.gather(*(channel.ask(question, parameters) for channel in channels))
             _do_here(question, parameters, answers, stop)
             return answers
@@ -232,8 +234,6 @@ def _do_here(question: str, parameters: Mapping[str, str], answers: Sequence[Any
             set_level(parameters)
         case "drain":
             stop.drain()
-        case "quitquitquit":
-            stop.end()
 
 
 class _Worker:

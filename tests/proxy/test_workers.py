@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,24 @@ def test_ctrl_c_in_a_terminal_reaches_all_and_still_drains(many, application, di
         assert accepted.recv(100) == b"still works"
     client.close()
     assert many.process.wait(15) == 0
+
+
+def test_quitquitquit_is_no_failure_where_one_worker_ends_before_another_has_answered(
+    scratch, inbound_sidecar, application
+):
+    many = inbound_sidecar(
+        application.getsockname()[1], "--workers", "2", "--mode", "DISABLE", "--admin", "127.0.0.1:0"
+    )
+    quick, slow = children(many.process.pid)
+    os.kill(slow, signal.SIGSTOP)
+    try:
+        with socket.create_connection(("127.0.0.1", many.port("admin"))) as operator:
+            operator.sendall(b"POST /quitquitquit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+            assert _wait_until(lambda: gone(quick))
+    finally:
+        os.kill(slow, signal.SIGCONT)
+    assert many.process.wait(15) == 0
+    assert "ended with exit code" not in many.messages
 
 
 def test_without_a_writable_temporary_folder_it_says_so(qbitel, pki, tmp_path, monkeypatch):
