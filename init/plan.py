@@ -104,6 +104,7 @@ def _outbound(config: InterceptionConfig, family: Family) -> tuple[Chain, ...]:
     loopback = str(family.loopback)
     before = (
         *_excluded_interfaces(config, "-o"),
+        *_self_test(config, family),
         # Both protocols: a port that is excluded stays excluded when more than TCP is captured.
         *(
             Rule("outbound port is excluded", "RETURN", _ports(protocol, ports))
@@ -138,6 +139,19 @@ def _outbound(config: InterceptionConfig, family: Family) -> tuple[Chain, ...]:
         *(Rule("group is included", OUT_CAPTURE, (_gid(gids),)) for gids in config.include_gids or ()),
     )
     return Chain(OUTBOUND, (*before, *chosen)), Chain(OUT_CAPTURE, captured)
+
+
+def _self_test(config: InterceptionConfig, family: Family) -> tuple[Rule, ...]:
+    """What the sidecar proves the redirect with, where an excluded port would let it past: it would never be ready."""
+    if not any(ports.first <= names.SELF_TEST_PORT <= ports.last for ports in config.exclude_outbound_ports):
+        return ()
+    to_itself = (
+        Match("-d", str(family.self_test)),
+        Match("-o", "lo"),
+        *_tcp(names.SELF_TEST_PORT),
+        Match("--uid-owner", str(config.proxy_uid)),
+    )
+    return (Rule("the sidecar tests that it is dialled, whatever port is excluded", IN_REDIRECT, to_itself),)
 
 
 def _handed_on(config: InterceptionConfig, family: Family) -> tuple[Rule, ...]:

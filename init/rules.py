@@ -42,6 +42,11 @@ class Family(Enum):
         return ipaddress.ip_network(names.INBOUND_SOURCE_V4 if self is Family.V4 else names.INBOUND_SOURCE_V6)
 
     @property
+    def self_test(self) -> Network:
+        """The address that the sidecar dials itself at, to see that it is redirected: on lo, but not its loopback."""
+        return ipaddress.ip_network("127.0.0.2/32" if self is Family.V4 else names.INBOUND_SOURCE_V6)
+
+    @property
     def unspecified(self) -> str:
         """The address that stands for every address."""
         return "0.0.0.0" if self is Family.V4 else "::"  # noqa: S104  # nothing is bound here

@@ -32,6 +32,7 @@ CONFIGS: dict[str, InterceptionConfig] = {
     ),
     "no-inbound": InterceptionConfig(include_inbound_ports=()),
     "exclude-outbound-ports": InterceptionConfig(exclude_outbound_ports=ports("53,3306-3310")),
+    "exclude-outbound-ports-of-the-self-test": InterceptionConfig(exclude_outbound_ports=ports("15000-15100")),
     "include-outbound-ports-only": InterceptionConfig(
         include_outbound_ports=ports("80,8080-8089"), include_outbound_cidrs=()
     ),

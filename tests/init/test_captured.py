@@ -70,6 +70,21 @@ def test_a_port_that_is_excluded_for_a_user_is_captured_for_others(clean_pair: P
 
 
 @both_families
+@pytest.mark.parametrize("excluded", ["15000-15100", "1-65535"])
+def test_the_sidecar_proves_the_redirect_whatever_port_is_excluded(
+    clean_pair: Pair, version: int, excluded: str
+) -> None:
+    pod, peer = clean_pair.pod, clean_pair.peer_address[version]
+    pod.qbitel_init("--exclude-outbound-ports", excluded)
+    front_door, source = {4: ("127.0.0.2", "127.0.0.1"), 6: ("::6", "::1")}[version]
+    answer = pod.dial(front_door, 15002, source=source, **SIDECAR)
+    assert (answer["port"], answer["original"]) == (15006, [front_door, 15002])
+    # Nobody else's connection, and none to anywhere else, is captured for that.
+    assert pod.dial(front_door, 15002, timeout=0.7, **APP) == {"error": "ConnectionRefusedError"}
+    assert pod.dial(peer, 15002, timeout=0.7, **APP) == {"error": "ConnectionRefusedError"}
+
+
+@both_families
 def test_with_included_interfaces_no_other_one_is_captured(clean_pair: Pair, version: int) -> None:
     pod, peer = clean_pair.pod, clean_pair.peer_address[version]
     pod.qbitel_init("--include-interfaces", "eth0")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from init.config import IdRange, InboundMode, InterceptionConfig, PortRange, PortsOfUsers
+from init.config import IdRange, InboundMode, InterceptionConfig, PortRange, PortsOfUsers, parse_ports
 from init.guard import with_guard
 from init.plan import make_plan
 from init.rules import PREFIX, Chain, Family, Match, Plan
@@ -105,6 +105,24 @@ def test_excluded_ports_come_before_the_sidecars_own_rules_and_networks_after() 
         )
     ]
     assert places == sorted(places)
+
+
+@both_families
+@pytest.mark.parametrize("excluded", ["15002", "15000-15100", "1-65535", "22,15002-15003"])
+def test_the_self_test_of_the_sidecar_comes_before_ports_that_are_excluded(family: Family, excluded: str) -> None:
+    config = InterceptionConfig(exclude_outbound_ports=parse_ports("", excluded), exclude_interfaces=("eth1",))
+    interface, self_test, first, *_ = _chain(make_plan(config, family), "QBITEL_OUTBOUND").rules
+    assert interface.matches == (Match("-o", "eth1"),)
+    assert self_test.target == "QBITEL_IN_REDIRECT"
+    assert {Match("--dport", "15002"), Match("--uid-owner", "2102"), Match("-o", "lo")} < set(self_test.matches)
+    assert (first.target, first.reason) == ("RETURN", "outbound port is excluded")
+
+
+@both_families
+def test_where_no_excluded_port_is_that_of_the_self_test_it_needs_no_rule(family: Family) -> None:
+    config = InterceptionConfig(exclude_outbound_ports=parse_ports("", "1-15001,15003-65535"))
+    rules = _chain(make_plan(config, family), "QBITEL_OUTBOUND").rules
+    assert rules[0].reason == "outbound port is excluded"
 
 
 @both_families

@@ -18,6 +18,8 @@ def test_the_addresses_of_a_family_are_of_its_version(family: Family) -> None:
     found = (family.loopback, family.inbound_source, ipaddress.ip_network(family.unspecified))
     assert {network.version for network in found} == {family.version}
     assert family.loopback != family.inbound_source
+    assert family.self_test.is_loopback or family.self_test == family.inbound_source
+    assert family.self_test != family.loopback
 
 
 def test_the_programs_of_a_family_are_those_of_iptables() -> None:
