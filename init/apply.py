@@ -88,6 +88,9 @@ def _missing_besides(goal: Goal) -> list[str]:
     for family in Family:
         look = policy_routing.missing_routing if family in goal.routed else policy_routing.left_routing
         lines += [f"{family.value} routing: {line}" for line in look(family)]
+        if goal.reconciles:
+            left = policy_routing.left_routing(family, policy_routing.ISTIO)
+            lines += [f"{family.value} routing of Istio: {line}" for line in left]
     lines += [f"nft {table}: the table of {mesh_of_table(table.name)} is left over" for table in goal.native_tables]
     return lines
 
@@ -104,6 +107,8 @@ def _reach(goal: Goal) -> Outcome:
     for family in Family:
         if family not in goal.routed:
             changed = policy_routing.remove_routing(family) or changed
+        if goal.reconciles:
+            changed = policy_routing.remove_routing(family, policy_routing.ISTIO) or changed
     if goal.ipv6_source is False:
         changed = addresses.remove_inbound_source() or changed
     return Outcome(goal, changed)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from init.render import rule_text
 from init.rules import OURS, Plan, Table
-from init.state import State, differences, leads_to, meaning
+from init.state import State, differences, meaning
 
 
 def difference_text(plan: Plan, state: State, where: str, owned: Collection[str] = OURS) -> str:
@@ -40,7 +40,8 @@ def _wanted(table: Table, state: State, owned: Collection[str]) -> list[str]:
     for chain in sorted(table.chains, key=lambda chain: chain.name):
         lines += [f":{chain.name}", *(f"-A {chain.name} {rule_text(rule)}" for rule in chain.rules)]
     for hook in _hooks(table, state, owned):
-        foreign = [rule for rule in _up_to_the_last_of_ours(hook, table, state, owned) if not leads_to(rule, owned)]
+        standing = _up_to_the_last_of_ours(hook, table, state, owned)
+        foreign = [rule for rule in standing if not state.owns(hook, rule, owned)]
         wanted = [rule_text(jump.rule) for jump in table.jumps if jump.hook == hook]
         lines += [f"-A {hook} {rule}" for rule in (*wanted, *foreign)]
     return lines
@@ -65,5 +66,5 @@ def _hooks(table: Table, state: State, owned: Collection[str]) -> list[str]:
 
 def _up_to_the_last_of_ours(hook: str, table: Table, state: State, owned: Collection[str]) -> tuple[str, ...]:
     rules = state.tables.get(table.name, {}).get(hook, ())
-    count = max((place for place, rule in enumerate(rules, 1) if leads_to(rule, owned)), default=0)
+    count = max((place for place, rule in enumerate(rules, 1) if state.owns(hook, rule, owned)), default=0)
     return rules[:count]

@@ -45,6 +45,11 @@ class Goal:
     kind: Kind | None = None
     notice: str = ""  # something the user should know, though nothing failed
 
+    @property
+    def reconciles(self) -> bool:
+        """Whether what other meshes left is ours to remove."""
+        return self.owned != OURS
+
 
 def goal_of(config: InterceptionConfig, *, reconcile: bool) -> Goal:
     """Return what `config` means here. With `reconcile` the interception of other meshes is ours to remove.

@@ -33,13 +33,24 @@ find_mesh() {
     case $mesh in
     '') ;;
     ours) stood=yes ;;
-    *) stood=yes other=$mesh ;;
+    *) stood=yes other=$mesh here=$here$mesh$nl ;;
+    esac
+}
+
+# The same for the rule $1 in a built-in chain: Istio writes some straight there. One that is Istio's only where Istio is
+# waits in $beside.
+find_mesh_of_rule() {
+    case $chain in PREROUTING | OUTPUT) name_rule "$1" ;; esac
+    case $mesh in
+    '') ;;
+    beside) beside=$beside$table' '$1$nl mesh= ;;
+    *) stood=yes other=$mesh here=$here$mesh$nl ;;
     esac
 }
 
 # Takes $2, what iptables-save printed, apart into variables that end in $1 and the table: what there is of ours.
 take_apart() {
-    table='' past=$nl
+    table='' past=$nl here='' beside=''
     for line in $2; do
         case $line in
         '*'*)
@@ -67,6 +78,7 @@ see 'nft list ruleset', delete those rules or move them to a table of another na
             # A rule in somebody else's chain is ours if it leads to one of ours; such a rule ends in its target.
             target=${line##* -[jg] }
             find_mesh "$target"
+            [ "$mesh" ] || find_mesh_of_rule "$line"
             if [ -z "$mesh" ]; then
                 past=$past$chain$nl
                 continue
@@ -80,6 +92,11 @@ see 'nft list ruleset', delete those rules or move them to a table of another na
             case $past in *"$nl$chain$nl"*) eval "displaced_$1=yes displaced_$1_$table=yes" ;; esac
             ;;
         esac
+    done
+    case $here in *Istio*) ;; *) return 0 ;; esac
+    for line in $beside; do
+        table=${line%% *} line=${line#* }
+        eval "size_$1=\$((\${size_$1-0} + 1)) jumps_$1_$table=\${jumps_$1_$table-}\$line\$nl"
     done
 }
 
@@ -337,8 +354,13 @@ $native
 EOF
 }
 
-# What nothing needs any more: the routing of an earlier TPROXY.
+# What nothing needs any more: the routing of Istio's TPROXY, and of an earlier one of ours.
 tidy() {
+    case $other in Istio) others=4${nl}6 ;; *) others= ;; esac
+    for family in $others; do
+        ip -$family rule del fwmark "$istio_mark" lookup "$istio_table" 2>/dev/null
+        ip -$family route del local default dev lo table "$istio_table" 2>/dev/null
+    done
     for family in $unrouted; do
         ip -$family rule del priority "$routed_priority" fwmark "$routed_mark" lookup "$routed_table"
         ip -$family route del local default dev lo table "$routed_table"

@@ -8,9 +8,11 @@ interception.sh has that part; what is rendered comes before it, as variables.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from importlib import resources
 from typing import Final
 
+from init import istio
 from init.backend import LOCK_WAIT
 from init.config import InboundMode, InterceptionConfig
 from init.foreign import FOREIGN_MESHES, FOREIGN_TABLES
@@ -65,6 +67,8 @@ def _settings(config: InterceptionConfig, *, reconcile: bool) -> list[str]:
         "routed_mark": f"{names.TPROXY_MARK:#x}",
         "routed_table": names.TPROXY_TABLE,
         "routed_priority": names.TPROXY_PRIORITY,
+        "istio_mark": f"{istio.ROUTED_MARK:#x}",
+        "istio_table": istio.ROUTED_TABLE,
         "mark_chain": MARK,
         # iptables' own tables: every one that rules of a mesh could be left in.
         "every_table": "\n".join(("raw", "mangle", "nat", "filter", "security")),
@@ -73,11 +77,18 @@ def _settings(config: InterceptionConfig, *, reconcile: bool) -> list[str]:
 
 
 def _meshes() -> list[str]:
+    by_prefix = (("name_mesh", {PREFIX: "ours", **FOREIGN_MESHES}), ("name_table", FOREIGN_TABLES))
     lines = []
-    for function, meshes in (("name_mesh", {PREFIX: "ours", **FOREIGN_MESHES}), ("name_table", FOREIGN_TABLES)):
-        cases = [f"    {prefix}*) mesh={mesh} ;;" for prefix, mesh in meshes.items()]
-        lines += [f"{function}() {{", "    case $1 in", *cases, "    *) mesh= ;;", "    esac", "}"]
-    return lines
+    for function, meshes in by_prefix:
+        lines += _cases(function, {f"{prefix}*": mesh for prefix, mesh in meshes.items()})
+    istios = {**dict.fromkeys(istio.DIRECT, FOREIGN_MESHES[istio.PREFIX]), **dict.fromkeys(istio.BESIDE, "beside")}
+    return [*lines, *_cases("name_rule", istios)]
+
+
+def _cases(function: str, meshes: Mapping[str, str]) -> list[str]:
+    """A function that sets $mesh by the first of these patterns that its argument fits."""
+    cases = ["    {}) mesh={} ;;".format(pattern.replace(" ", "\\ "), mesh) for pattern, mesh in meshes.items()]
+    return [f"{function}() {{", "    case $1 in", *cases, "    *) mesh= ;;", "    esac", "}"]
 
 
 def _guard() -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final, TypeAlias
 
+from init import istio
 from init.render import rule_text
 from init.rules import OURS, PREFIX, Plan, Table
 from mesh.errors import UserError
@@ -58,13 +59,32 @@ class State:
         return tuple(chain for chain in self.tables.get(table, {}) if chain.startswith(tuple(owned)))
 
     def own_jumps(self, table: str, owned: Collection[str] = OURS) -> tuple[tuple[str, str], ...]:
-        """Every rule in a chain that is not owned and leads to one that is, as (chain, rule text)."""
+        """Every rule that is owned in a chain that is not, as (chain, rule text)."""
         return tuple(
             (chain, rule)
             for chain, rules in self.tables.get(table, {}).items()
             if not chain.startswith(tuple(owned))
             for rule in rules
-            if leads_to(rule, owned)
+            if self.owns(chain, rule, owned)
+        )
+
+    def owns(self, chain: str, rule: str, owned: Collection[str] = OURS) -> bool:
+        """Whether a rule is owned that stands in `chain`, which is not: because it leads to a chain that is.
+
+        With Istio's chains those rules are owned, too, that Istio writes straight into built-in ones.
+        """
+        if leads_to(rule, owned):
+            return True
+        if istio.PREFIX not in owned:
+            return False
+        return istio.is_direct(chain, rule) or (istio.is_beside(chain, rule) and self._has_istio)
+
+    @property
+    def _has_istio(self) -> bool:
+        return any(
+            chain.startswith(istio.PREFIX) or any(istio.is_direct(chain, rule) for rule in rules)
+            for chains in self.tables.values()
+            for chain, rules in chains.items()
         )
 
     def only(self, chain: str) -> State:
@@ -179,11 +199,11 @@ def _jump_differences(table: Table, state: State, owned: Collection[str]) -> lis
     for hook in hooks:
         wanted = [rule_text(jump.rule) for jump in table.jumps if jump.hook == hook]
         rules = present.get(hook, ())
-        ours = [rule for rule in rules if leads_to(rule, owned)]
+        ours = [rule for rule in rules if state.owns(hook, rule, owned)]
         wrong = _rule_differences(wanted, ours)
         lines += [f"{hook}: {line}" for line in wrong]
         if not wrong and tuple(rules[: len(ours)]) != tuple(ours):
-            foreign = next(rule for rule in rules if not leads_to(rule, owned))
+            foreign = next(rule for rule in rules if not state.owns(hook, rule, owned))
             lines.append(f"{hook}: a foreign rule stands before ours: {foreign}")
     return lines
 
